@@ -1,0 +1,147 @@
+"""Utterances as tensors: rows of real steps only, so that padding cannot be confused with data.
+
+A ``Batch`` is a handful of utterances or a whole data set: one type, and ``select`` makes the first from the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from moodal.types import MODALITIES
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Sequences of different lengths, one after the other.
+
+    values: (S, D), the real steps of all utterances; lengths: (B,) int64, ``lengths.sum() == S``.
+    An utterance without this modality has length 0.
+    """
+
+    values: Tensor
+    lengths: Tensor
+
+    def __post_init__(self) -> None:
+        if self.values.dim() != 2 or self.lengths.dim() != 1:
+            raise ValueError(f"need values (S, D) and lengths (B,), got {self.values.shape} and {self.lengths.shape}")
+        if int(self.lengths.sum()) != len(self.values):
+            raise ValueError(f"lengths add up to {int(self.lengths.sum())}, but there are {len(self.values)} steps")
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def dim(self) -> int:
+        return self.values.shape[1]
+
+    @property
+    def starts(self) -> Tensor:
+        """(B,) the row of each utterance's first step."""
+        return torch.cumsum(self.lengths, 0) - self.lengths
+
+    @property
+    def owner(self) -> Tensor:
+        """(S,) the utterance each step belongs to."""
+        return torch.repeat_interleave(self.lengths)
+
+    def select(self, index: Tensor) -> Ragged:
+        """The utterances at ``index`` (n,), in that order."""
+        lengths = self.lengths[index]
+        shift = self.starts[index] - (torch.cumsum(lengths, 0) - lengths)  # (n,) old row minus new row
+        rows = torch.arange(int(lengths.sum())) + torch.repeat_interleave(shift, lengths)
+        return Ragged(self.values.index_select(0, rows), lengths)
+
+    def mean(self) -> Tensor:
+        """(B, D) mean over real steps; zeros where there are none."""
+        total = self.values.new_zeros(len(self), self.dim).index_add_(0, self.owner, self.values)
+        return total / self.lengths.clamp(min=1)[:, None].to(total.dtype)
+
+    def std(self) -> Tensor:
+        """(B, D) population standard deviation over real steps; zeros where there are none."""
+        centred = self.values - self.mean()[self.owner]
+        total = self.values.new_zeros(len(self), self.dim).index_add_(0, self.owner, centred * centred)
+        return (total / self.lengths.clamp(min=1)[:, None].to(total.dtype)).sqrt()
+
+    def last(self) -> Tensor:
+        """(B, D) the last real step; zeros where there is none."""
+        rows = (self.starts + self.lengths - 1).clamp(min=0)
+        if not len(self.values):
+            return self.values.new_zeros(len(self), self.dim)
+        return self.values[rows.clamp(max=len(self.values) - 1)] * (self.lengths > 0)[:, None]
+
+    def padded(self, fill: float = 0.0) -> Tensor:
+        """(B, T, D) with T the longest length, at least 1."""
+        steps = max(1, int(self.lengths.max())) if len(self) else 1
+        out = self.values.new_full((len(self), steps, self.dim), fill)
+        out[~padding_mask(self.lengths, steps)] = self.values
+        return out
+
+    @classmethod
+    def from_padded(cls, x: Tensor, lengths: Tensor) -> Ragged:
+        """x: (B, T, D), whatever stands behind ``lengths`` (B,) is dropped."""
+        return cls(x[~padding_mask(lengths, x.shape[1])], lengths)
+
+    @classmethod
+    def from_rows(cls, x: Tensor, present: Tensor | None = None) -> Ragged:
+        """One step per utterance. x: (B, D); present: (B,) bool, absent ones get length 0."""
+        present = torch.ones(len(x), dtype=torch.bool) if present is None else present
+        return cls(x[present], present.long())
+
+
+def padding_mask(lengths: Tensor, steps: int) -> Tensor:
+    """(B, T) bool, True where padded."""
+    return torch.arange(steps) >= lengths[:, None]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Utterances with their features and, where known, labels.
+
+    inputs: a ``Ragged`` per modality, in the order of MODALITIES; labels: (B,) int64 classes or float32
+    scores; modality_labels: (B,) int64 per modality, -1 where nobody labelled it.
+    """
+
+    inputs: Mapping[str, Ragged]
+    labels: Tensor | None = None
+    modality_labels: Mapping[str, Tensor] = field(default_factory=dict)
+    ids: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        ordered = {m: self.inputs[m] for m in MODALITIES if m in self.inputs}
+        if len(ordered) != len(self.inputs) or not ordered:
+            raise ValueError(f"inputs must be some of {MODALITIES}, got {sorted(self.inputs)}")
+        if len({len(x) for x in ordered.values()}) > 1:
+            raise ValueError(f"modalities differ in utterances: { ({m: len(x) for m, x in ordered.items()}) }")
+        object.__setattr__(self, "inputs", ordered)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    @property
+    def present(self) -> dict[str, Tensor]:
+        """(B,) bool per modality: it has at least one real step."""
+        return {m: x.lengths > 0 for m, x in self.inputs.items()}
+
+    @property
+    def dims(self) -> dict[str, int]:
+        return {m: x.dim for m, x in self.inputs.items()}
+
+    def select(self, index: Tensor) -> Batch:
+        """The utterances at ``index`` (n,) int64, in that order."""
+        return Batch(
+            {m: x.select(index) for m, x in self.inputs.items()},
+            None if self.labels is None else self.labels[index],
+            {m: y[index] for m, y in self.modality_labels.items()},
+            [self.ids[i] for i in index.tolist()] if self.ids else (),
+        )
+
+    def without(self, modality: str, rows: Tensor | None = None) -> Batch:
+        """The same utterances with ``modality`` missing, everywhere or where ``rows`` (B,) bool is True."""
+        x = self.inputs[modality]
+        rows = torch.ones(len(self), dtype=torch.bool) if rows is None else rows
+        kept = Ragged(x.values[~rows[x.owner]], torch.where(rows, 0, x.lengths))
+        return replace(self, inputs={**self.inputs, modality: kept})

@@ -1,0 +1,385 @@
+"""The data set folder: utterances.parquet, features/<modality>/*.parquet with spec.json, and dataset.json.
+
+Readable without us: pandas, polars, DuckDB, Hugging Face datasets and Ray Data open every table as it lies.
+dataset.json is written last and carries the SHA-256 of every other file, so its presence means the folder is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from moodal.batch import Batch, Ragged
+from moodal.files import new_folder, read_json, sha256, write_json
+from moodal.types import MODALITIES, SPLITS, InputError, Task, Utterance, unknown
+
+FORMAT = 1
+ROWS_PER_GROUP = 256  # about 30 MB of the widest features of the field; reading holds one group besides the result
+Array = npt.NDArray[Any]
+log = logging.getLogger(__name__)
+
+COLUMNS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("video", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("speaker", pa.string()),
+        ("text", pa.string()),
+        ("label", pa.string()),
+        *((f"label_{m}", pa.string()) for m in MODALITIES),
+        ("score", pa.float64()),
+        *((f"score_{m}", pa.float64()) for m in MODALITIES),
+        ("split", pa.string()),
+        ("fold", pa.int32()),
+        ("group", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Who wrote the features: ``name``, ``version`` and ``settings`` hold all that changes an extractor's output."""
+
+    name: str
+    version: str
+    modality: str
+    dim: int
+    hop_s: float | None = None
+    licence: str = "unknown"
+    columns: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form, with ``hash`` over everything else."""
+        known = {**vars(self), "columns": list(self.columns), "settings": dict(self.settings)}
+        text = json.dumps(known, sort_keys=True)
+        return {**known, "hash": hashlib.sha256(text.encode()).hexdigest()}
+
+
+class DatasetWriter:
+    """Fills a new data set folder: features modality by modality, utterances and dataset.json at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.counts: dict[str, int] = {}
+
+    def write_features(
+        self, spec: FeatureSpec, ids: Sequence[str], clips: Iterable[Array | None], *, file: str = "part-0.parquet"
+    ) -> None:
+        """One row per utterance. clips: (T, D) float arrays in the order of ``ids``; None or T = 0 is missing.
+
+        Clips may be a generator: only ``ROWS_PER_GROUP`` of them are held at a time.
+        """
+        target = self.folder / "features" / spec.modality
+        target.mkdir(parents=True, exist_ok=True)
+        schema = pa.schema([("id", pa.string()), ("features", pa.list_(pa.list_(pa.float32(), spec.dim)))])
+        present = rows = 0
+        with pq.ParquetWriter(target / file, schema, compression="zstd", use_dictionary=False) as out:
+            for chunk_ids, chunk in _chunks(ids, clips):
+                present += sum(c is not None and len(c) > 0 for c in chunk)
+                rows += len(chunk)
+                out.write_table(_feature_table(spec, chunk_ids, chunk, schema))
+        if rows != len(ids):
+            raise InputError(f"{spec.modality}: {rows} clips for {len(ids)} utterances; they must be as many")
+        if not present:
+            raise InputError(f"{spec.modality} is empty: no utterance has a single step of it")
+        self.counts[spec.modality] = present
+        write_json(target / "spec.json", spec.as_dict())
+
+    def finish(
+        self,
+        utterances: Sequence[Utterance],
+        task: Task,
+        *,
+        name: str,
+        licence: str = "unknown",
+        source: str = "",
+        notes: Sequence[str] = (),
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Check and write the table and dataset.json. ``extra`` goes into dataset.json as it is."""
+        check_utterances(utterances, task)
+        pq.write_table(_utterance_table(utterances), self.folder / "utterances.parquet", compression="zstd")
+        files = sorted(p for p in self.folder.rglob("*") if p.is_file() and p.name != "dataset.json")
+        write_json(
+            self.folder / "dataset.json",
+            {
+                "format": FORMAT,
+                "name": name,
+                "task": {"kind": task.kind, "classes": list(task.classes), "low": task.low, "high": task.high},
+                "licence": licence,
+                "source": source,
+                "notes": list(notes),
+                "counts": _counts(utterances, self.counts),
+                **(extra or {}),
+                "files": {p.relative_to(self.folder).as_posix(): sha256(p) for p in files},
+            },
+        )
+
+
+@contextmanager
+def new_dataset(folder: Path, *, overwrite: bool = False) -> Iterator[DatasetWriter]:
+    """A ``DatasetWriter`` whose folder appears only when the block has ended well."""
+    with new_folder(folder, overwrite=overwrite) as partial:
+        writer = DatasetWriter(partial)
+        yield writer
+        if not (partial / "dataset.json").exists():
+            raise InputError(f"{folder}: nothing was written, finish() was never called")
+
+
+def check_utterances(utterances: Sequence[Utterance], task: Task) -> None:
+    """Refuse what no training should start from: no or double ids, unknown labels and splits, shared groups."""
+    if not utterances:
+        raise InputError("there are no utterances")
+    for name, n in Counter(u.id for u in utterances).items():
+        if n > 1 or not name:
+            raise InputError(f"utterance id {name!r} stands {n} times; ids must be unique and not empty")
+    for u in utterances:
+        for label in (u.label, *u.modality_labels.values()):
+            if task.classes and label is not None and label not in task.classes:
+                raise InputError(
+                    f"utterance {u.id}: label {label!r} is out of range; classes: {', '.join(task.classes)}"
+                )
+        for score in (u.score, *u.modality_scores.values()):
+            in_range = score is None or (np.isfinite(score) and (task.classes or task.low <= score <= task.high))
+            if not in_range:
+                raise InputError(
+                    f"utterance {u.id}: label {score} is out of range; scores go {task.low} to {task.high}"
+                )
+        if u.split is not None and u.split not in SPLITS:
+            raise unknown("split", u.split, SPLITS)
+
+
+def shared_groups(utterances: Sequence[Utterance]) -> dict[str, dict[str, int]]:
+    """Leakage: for each pair of splits, the groups that sit in both and the utterances of the later one they touch."""
+    found: dict[str, dict[str, int]] = {}
+    groups = {s: {u.group for u in utterances if u.split == s and u.group} for s in SPLITS}
+    for i, first in enumerate(SPLITS):
+        for later in SPLITS[i + 1 :]:
+            both = groups[first] & groups[later]
+            if both:
+                hit = sum(u.split == later and u.group in both for u in utterances)
+                found[f"{first}/{later}"] = {"groups": len(both), "of": len(groups[later]), "utterances": hit}
+    return found
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set folder in memory. ``batch`` holds every utterance, in the order of ``utterances``."""
+
+    path: Path
+    info: Mapping[str, Any]
+    utterances: tuple[Utterance, ...]
+    batch: Batch
+    task: Task
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        return str(self.info["name"])
+
+    @property
+    def num_folds(self) -> int:
+        """0 when the data set has fixed splits."""
+        return 1 + max((u.fold for u in self.utterances if u.fold is not None), default=-1)
+
+    def index(self, **where: object) -> Tensor:
+        """(n,) positions of the labelled utterances whose fields have these values, e.g. ``split="train"``."""
+        labelled = [(u.label if self.task.classes else u.score) is not None for u in self.utterances]
+        hits = [
+            i
+            for i, u in enumerate(self.utterances)
+            if labelled[i] and all(getattr(u, k) == v for k, v in where.items())
+        ]
+        return torch.tensor(hits, dtype=torch.int64)
+
+
+def read_dataset(
+    path: Path, *, modalities: Sequence[str] | None = None, verify: bool = True, task: str | None = None
+) -> Dataset:
+    """The data set in ``path``, its files checked against their hashes.
+
+    ``task`` "regression" reads a classification data set that also has scores as a regression one.
+    """
+    info = read_info(path)
+    if verify:
+        verify_files(path, info)
+    utterances = read_utterances(path)
+    names = [m for m in MODALITIES if (path / "features" / m).is_dir()]
+    for m in modalities or ():
+        if m not in names:
+            raise unknown("modality", m, names)
+    inputs = {m: _read_features(path, m, utterances) for m in names if modalities is None or m in modalities}
+    stated = Task(tuple(info["task"]["classes"]), info["task"]["low"], info["task"]["high"])
+    chosen = _chosen_task(stated, task, utterances)
+    fingerprint = hashlib.sha256(json.dumps(info["files"], sort_keys=True).encode()).hexdigest()
+    return Dataset(path, info, utterances, _batch(utterances, inputs, chosen), chosen, fingerprint)
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """dataset.json, refused when it is absent (the folder is no data set, or only half of one) or of another format."""
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    if not (path / "dataset.json").is_file():
+        raise InputError(f"{path} is not a data set folder: it has no dataset.json; make one with moodal import")
+    info = read_json(path / "dataset.json")
+    if not isinstance(info, dict) or info.get("format") != FORMAT or not {"name", "task", "files"} <= info.keys():
+        raise InputError(f"{path / 'dataset.json'} is not of format {FORMAT}; import the data set again")
+    return info
+
+
+def verify_files(path: Path, info: Mapping[str, Any]) -> None:
+    """Every file must be there and have the hash that dataset.json states."""
+    for name, expected in info["files"].items():
+        file = path / name
+        if not file.resolve().is_relative_to(path.resolve()):
+            raise InputError(f"{path / 'dataset.json'} names {name}, which lies outside the data set folder")
+        if not file.is_file():
+            raise InputError(f"{file} is missing; dataset.json lists it, so import the data set again")
+        if sha256(file) != expected:
+            raise InputError(
+                f"{file} has changed since it was written (its SHA-256 differs); import the data set again"
+            )
+
+
+def read_utterances(path: Path) -> tuple[Utterance, ...]:
+    """The rows of utterances.parquet."""
+    rows = pq.read_table(path / "utterances.parquet").to_pylist()
+    return tuple(_utterance(row) for row in rows)
+
+
+def _utterance(row: dict[str, Any]) -> Utterance:
+    def per_modality(prefix: str) -> dict[str, Any]:
+        return {m: row[f"{prefix}_{m}"] for m in MODALITIES if row.get(f"{prefix}_{m}") is not None}
+
+    plain = ("id", "video", "start_s", "end_s", "speaker", "text", "label", "score", "split", "fold", "group")
+    return Utterance(
+        **{k: row.get(k) for k in plain},  # type: ignore[arg-type]
+        modality_labels=per_modality("label"),
+        modality_scores=per_modality("score"),
+    )
+
+
+def _utterance_table(utterances: Sequence[Utterance]) -> pa.Table:
+    rows = []
+    for u in utterances:
+        per_modality: dict[str, Any] = {f"label_{m}": v for m, v in u.modality_labels.items()}
+        per_modality |= {f"score_{m}": v for m, v in u.modality_scores.items()}
+        plain: dict[str, Any] = {name: getattr(u, name, None) for name in COLUMNS.names}
+        rows.append(plain | per_modality)
+    return pa.Table.from_pylist(rows, schema=COLUMNS)
+
+
+def _counts(utterances: Sequence[Utterance], present: Mapping[str, int]) -> dict[str, Any]:
+    splits = Counter(u.split or "none" for u in utterances)
+    classes = Counter(u.label for u in utterances if u.label is not None)
+    return {"utterances": len(utterances), "splits": dict(splits), "classes": dict(classes), "present": dict(present)}
+
+
+def _chunks(ids: Sequence[str], clips: Iterable[Array | None]) -> Iterator[tuple[list[str], list[Array | None]]]:
+    names: list[str] = []
+    chunk: list[Array | None] = []
+    given = iter(ids)
+    for clip in clips:
+        names.append(next(given, ""))
+        chunk.append(clip)
+        if len(chunk) == ROWS_PER_GROUP:
+            yield names, chunk
+            names, chunk = [], []
+    if chunk:
+        yield names, chunk
+
+
+def _feature_table(spec: FeatureSpec, ids: list[str], clips: list[Array | None], schema: pa.Schema) -> pa.Table:
+    arrays = [np.zeros((0, spec.dim), np.float32) if c is None else np.asarray(c, np.float32) for c in clips]
+    for name, x in zip(ids, arrays, strict=True):
+        if x.ndim != 2 or x.shape[1] != spec.dim:
+            raise InputError(f"utterance {name}: {spec.modality} has shape {x.shape}, expected (steps, {spec.dim})")
+    values = np.concatenate(arrays)
+    lengths = [len(x) for x in arrays]
+    if not np.isfinite(values).all():
+        step = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
+        which = int(np.searchsorted(np.cumsum(lengths), step, side="right"))
+        kind = "NaN" if np.isnan(values[step]).any() else "inf"
+        raise InputError(f"utterance {ids[which]}: {spec.modality} holds {kind}; clean the features and import again")
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), spec.dim)
+    column = pa.ListArray.from_arrays(pa.array(offsets), flat)
+    return pa.Table.from_arrays([pa.array(ids), column], schema=schema)
+
+
+def _read_features(path: Path, modality: str, utterances: Sequence[Utterance]) -> Ragged:
+    """All rows of one modality, in the order of ``utterances``, into one array filled a row group at a time."""
+    folder = path / "features" / modality
+    dim = int(read_json(folder / "spec.json")["dim"])
+    files = [pq.ParquetFile(p) for p in sorted(folder.glob("*.parquet"))]
+    ids, lengths = _ids_and_lengths(files)
+    values = np.empty((int(sum(lengths)), dim), np.float32)
+    at = 0
+    for file in files:
+        for g in range(file.num_row_groups):
+            block = file.read_row_group(g, columns=["features"], use_threads=False)["features"].combine_chunks()
+            rows = block.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+            values[at : at + len(rows)] = rows
+            at += len(rows)
+        file.close()
+    ragged = Ragged(torch.from_numpy(values), torch.tensor(lengths, dtype=torch.int64))
+    wanted = [u.id for u in utterances]
+    if ids == wanted:
+        return ragged
+    where = {name: i for i, name in enumerate(ids)}
+    strangers = [name for name in ids if name not in set(wanted)]
+    if strangers or len(where) < len(ids):
+        raise InputError(f"{folder}: row {(strangers or ids)[0]!r} is not in utterances.parquet, or stands twice")
+    padded = Ragged(ragged.values, torch.cat([ragged.lengths, torch.zeros(1, dtype=torch.int64)]))
+    return padded.select(torch.tensor([where.get(name, len(ids)) for name in wanted]))
+
+
+def _ids_and_lengths(files: Sequence[pq.ParquetFile]) -> tuple[list[str], list[int]]:
+    ids: list[str] = []
+    lengths: list[int] = []
+    for file in files:
+        for g in range(file.num_row_groups):
+            block = file.read_row_group(g, use_threads=False)
+            ids += block["id"].to_pylist()
+            lengths += [n or 0 for n in pa.compute.list_value_length(block["features"]).to_pylist()]
+    return ids, lengths
+
+
+def _chosen_task(stated: Task, kind: str | None, utterances: Sequence[Utterance]) -> Task:
+    if kind is None or kind == stated.kind:
+        return stated
+    if kind != "regression":
+        raise InputError(f"this data set is labelled with scores only; it can be used for regression, not {kind}")
+    scores = [u.score for u in utterances if u.score is not None]
+    if not scores:
+        raise InputError("this data set has classes but no scores; it cannot be used for regression")
+    return (
+        Task(low=stated.low, high=stated.high) if stated.low < stated.high else Task(low=min(scores), high=max(scores))
+    )
+
+
+def _batch(utterances: Sequence[Utterance], inputs: Mapping[str, Ragged], task: Task) -> Batch:
+    code = {name: i for i, name in enumerate(task.classes)}
+    if task.classes:
+        labels = torch.tensor([code.get(u.label or "", -1) for u in utterances])
+    else:
+        labels = torch.tensor([float("nan") if u.score is None else u.score for u in utterances], dtype=torch.float32)
+    own = {m: torch.tensor([code.get(u.modality_labels.get(m, ""), -1) for u in utterances]) for m in MODALITIES}
+    known = {m: y for m, y in own.items() if task.classes and bool((y >= 0).any())}
+    return Batch(inputs, labels, known, [u.id for u in utterances])

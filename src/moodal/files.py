@@ -1,0 +1,91 @@
+"""Files that are either whole or not there: write beside, flush to disk, rename."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from moodal.types import InputError
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """``write`` a temporary file beside ``path``, flush it to disk, and rename it into place."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with disk_errors(path):
+            write(partial)
+            _flush(partial)
+            partial.replace(path)
+            _flush(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """``value`` as readable JSON, atomically. NaN is refused: it is not JSON."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomic(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in ``path``; what cannot be read is an ``InputError`` that names the file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise InputError(f"{path} is not valid JSON: {e}") from e
+
+
+@contextmanager
+def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A folder that appears at ``path`` only when the block ends well; until then it has another name."""
+    if path.exists() and not overwrite and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} exists already; choose another folder, or say --overwrite")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+    try:
+        with disk_errors(path):
+            partial.mkdir()
+            yield partial
+            for file in partial.rglob("*"):
+                _flush(file)
+            if path.exists():
+                shutil.rmtree(path)
+            partial.replace(path)
+            _flush(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """A full disk, in one sentence. (pyarrow raises plain ``OSError`` with the errno inside.)"""
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(e):
+            raise InputError(f"the disk is full: {path} was not written; free some space and run it again") from e
+        raise
+
+
+def _flush(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

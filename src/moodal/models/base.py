@@ -1,0 +1,124 @@
+"""What every model is: ``prepare`` (fixed by the training set) and ``fuse`` (learned), batch in, ``Output`` out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moodal.batch import Batch, Ragged
+from moodal.types import MODALITIES, InputError, Task
+
+POOLINGS: dict[str, tuple[Callable[[Ragged], Tensor], ...]] = {
+    "none": (),
+    "mean": (Ragged.mean,),
+    "mean_std": (Ragged.mean, Ragged.std),
+}
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model says about B utterances.
+
+    logits: (B, C), one column for regression; embeddings: (B, ...) by name; unimodal_logits: (B, C) by modality;
+    relevance: (B, M) in the order of the model's modalities, rows sum to 1 where a softmax made them.
+    A missing modality has relevance 0.
+    """
+
+    logits: Tensor
+    embeddings: Mapping[str, Tensor] = field(default_factory=dict)
+    unimodal_logits: Mapping[str, Tensor] = field(default_factory=dict)
+    relevance: Tensor | None = None
+
+
+class FusionModel(nn.Module):
+    """A model of the zoo. Subclasses implement ``fuse``; training may call three hooks.
+
+    ``pooling`` says what a modality is reduced to before anything is learned: "none" (all steps), "mean", "mean_std".
+    Standardisation is fitted on the training split and lives in buffers, so a loaded model takes raw features.
+    """
+
+    is_control: ClassVar[bool] = False  # a yardstick, not a candidate: tables compare against it
+    closed_form: ClassVar[bool] = False  # has ``fit`` and is not trained by gradient
+
+    def __init__(self, dims: Mapping[str, int], task: Task, pooling: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self.task = task
+        self.modalities = tuple(m for m in MODALITIES if m in dims)
+        self.pooling = {m: (pooling or {}).get(m, "none") for m in self.modalities}
+        for m, how in self.pooling.items():
+            if how not in POOLINGS:
+                raise InputError(f"pooling of {m} must be one of {', '.join(POOLINGS)}, got {how!r}")
+        self.dims = {m: dims[m] * max(1, len(POOLINGS[self.pooling[m]])) for m in self.modalities}
+        for m, dim in self.dims.items():
+            self.register_buffer(f"mean_{m}", torch.zeros(dim))
+            self.register_buffer(f"scale_{m}", torch.ones(dim))
+
+    def pool(self, batch: Batch) -> Batch:
+        """Sequences reduced as ``pooling`` says: one step per present utterance, or all of them."""
+        pooled = {m: _pooled(batch.inputs[m], self.pooling[m]) for m in self.modalities}
+        return replace(batch, inputs=pooled)
+
+    def fit_standardisation(self, train: Batch) -> None:
+        """Mean and standard deviation of every pooled feature over the real steps of the training split."""
+        for m, x in self.pool(train).inputs.items():
+            mean, scale = _moments(x.values)
+            self.get_buffer(f"mean_{m}").copy_(mean)
+            self.get_buffer(f"scale_{m}").copy_(scale)
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Pool and standardise: what is fixed once the training split is known, and so needs doing only once."""
+        standard = {
+            m: Ragged((x.values - self.get_buffer(f"mean_{m}")) / self.get_buffer(f"scale_{m}"), x.lengths)
+            for m, x in self.pool(batch).inputs.items()
+        }
+        return replace(batch, inputs=standard)
+
+    def fuse(self, batch: Batch) -> Output:
+        """The learned part. ``batch`` has gone through ``prepare``."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> Output:
+        """Raw features in, ``Output`` out."""
+        return self.fuse(self.prepare(batch))
+
+    def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy over classes, or the mean absolute error of a score."""
+        return F.cross_entropy(logits, labels) if self.task.classes else F.l1_loss(logits[:, 0], labels)
+
+    def extra_losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Further losses by name, already weighted; they are added to the task loss."""
+        return {}
+
+    def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, object]]:
+        """What the optimizer gets: every parameter exactly once."""
+        return [{"params": list(self.parameters()), "lr": lr, "weight_decay": weight_decay}]
+
+    def after_step(self, output: Output, batch: Batch, epoch: int) -> None:
+        """Called after each optimizer step (Self-MM renews its labels here)."""
+
+    def fit(self, train: Batch, seed: int) -> None:
+        """Closed-form models: set all weights from the training split. ``train`` holds raw features."""
+        raise NotImplementedError
+
+
+def _pooled(x: Ragged, how: str) -> Ragged:
+    if how == "none":
+        return x
+    rows = torch.cat([f(x) for f in POOLINGS[how]], dim=1)
+    return Ragged.from_rows(rows, x.lengths > 0)
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (1 where constant) of each column, summed in float64 a slice at a time."""
+    if not len(x):
+        return torch.zeros(x.shape[1]), torch.ones(x.shape[1])
+    mean = torch.stack([c.double().sum(0) for c in torch.split(x, 8192)]).sum(0) / len(x)
+    var = torch.stack([(c.double() - mean).square().sum(0) for c in torch.split(x, 8192)]).sum(0) / len(x)
+    std = var.sqrt()
+    constant = std <= 1e-6 * mean.abs().clamp(min=1.0)
+    return mean.float(), torch.where(constant, 1.0, std).float()
