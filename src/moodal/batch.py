@@ -102,12 +102,14 @@ class Batch:
     """Utterances with their features and, where known, labels.
 
     inputs: a ``Ragged`` per modality, in the order of MODALITIES; labels: (B,) int64 classes or float32
-    scores; modality_labels: (B,) int64 per modality, -1 where nobody labelled it.
+    scores; modality_labels: (B,) int64 per modality, -1 where nobody labelled it; groups: (B,) int64, the same number
+    for utterances that may not be split (one speaker, one video).
     """
 
     inputs: Mapping[str, Ragged]
     labels: Tensor | None = None
     modality_labels: Mapping[str, Tensor] = field(default_factory=dict)
+    groups: Tensor | None = None
     ids: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -136,6 +138,7 @@ class Batch:
             {m: x.select(index) for m, x in self.inputs.items()},
             None if self.labels is None else self.labels[index],
             {m: y[index] for m, y in self.modality_labels.items()},
+            None if self.groups is None else self.groups[index],
             [self.ids[i] for i in index.tolist()] if self.ids else (),
         )
 

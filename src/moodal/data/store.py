@@ -382,4 +382,6 @@ def _batch(utterances: Sequence[Utterance], inputs: Mapping[str, Ragged], task: 
         labels = torch.tensor([float("nan") if u.score is None else u.score for u in utterances], dtype=torch.float32)
     own = {m: torch.tensor([code.get(u.modality_labels.get(m, ""), -1) for u in utterances]) for m in MODALITIES}
     known = {m: y for m, y in own.items() if task.classes and bool((y >= 0).any())}
-    return Batch(inputs, labels, known, [u.id for u in utterances])
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(u.group for u in utterances))}
+    groups = None if None in numbers else torch.tensor([numbers[u.group] for u in utterances])
+    return Batch(inputs, labels, known, groups, [u.id for u in utterances])

@@ -1,0 +1,72 @@
+"""The zoo: one paper, one file; ``create_model`` makes any of them by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from moodal.models.base import FusionModel, Output
+from moodal.models.controls import LFDNN, LateAverage, Unimodal
+from moodal.models.discriminant import LDA, LDAProduct, LDAStacking
+from moodal.models.lmf import LMF
+from moodal.models.mre import MRE
+from moodal.types import Task, unknown
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model by name: its class, the options that the name fixes, and the name a table prints."""
+
+    cls: type[FusionModel]
+    title: str
+    fixed: Mapping[str, Any]
+
+
+def _entry(cls: type[FusionModel], title: str, **fixed: Any) -> Entry:
+    return Entry(cls, title, fixed)
+
+
+MODELS: dict[str, Entry] = {
+    "mre": _entry(MRE, "MRE"),
+    "mre_baseline": _entry(MRE, "MRE without both losses", w_rs=0.0, w_cnce=0.0),
+    "mre_rs": _entry(MRE, "MRE, L_rs only", w_cnce=0.0),
+    "mre_cnce": _entry(MRE, "MRE, L_cnce only", w_rs=0.0),
+    "lmf": _entry(LMF, "LMF"),
+    "lf_dnn": _entry(LFDNN, "LF-DNN"),
+    "late_average": _entry(LateAverage, "late average"),
+    "text_only": _entry(Unimodal, "text only", modality="text"),
+    "audio_only": _entry(Unimodal, "audio only", modality="audio"),
+    "vision_only": _entry(Unimodal, "vision only", modality="vision"),
+    "lda": _entry(LDA, "LDA on the concatenation"),
+    "lda_product": _entry(LDAProduct, "product of LDA experts"),
+    "lda_stacking": _entry(LDAStacking, "stacked LDA experts"),
+}
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """The options a model takes, with their defaults; those its name fixes are left out."""
+    entry = MODELS.get(name)
+    if entry is None:
+        raise unknown("model", name, MODELS)
+    found: dict[str, Any] = {}
+    for cls in entry.cls.__mro__:  # a subclass that passes **options on takes its parent's
+        if "__init__" not in vars(cls):
+            continue
+        parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
+        keyword = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        found = {**keyword, **found}
+    return {k: v for k, v in found.items() if k not in entry.fixed and v is not inspect.Parameter.empty}
+
+
+def create_model(name: str, dims: Mapping[str, int], task: Task, **options: Any) -> FusionModel:
+    """The model called ``name`` for these feature sizes and this task; an unknown name or option is an error."""
+    known = options_of(name)
+    for key in options:
+        if key not in known:
+            raise unknown(f"option of {name}", key, known)
+    return MODELS[name].cls(dims, task, **MODELS[name].fixed, **options)
+
+
+__all__ = ["MODELS", "FusionModel", "Output", "create_model", "options_of"]

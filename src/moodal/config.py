@@ -1,0 +1,117 @@
+"""Settings: from TOML or KEY=VALUE into frozen dataclasses; an unknown key is an error that names the known ones."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from moodal.types import InputError, unknown
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a network is trained. Closed-form models read none of it but ``refit``.
+
+    patience: epochs without a better ``select`` on valid before stopping; select: nll, accuracy or f1_macro for
+    classes, loss (the mean absolute error) for scores; ema: decay of the moving average of the weights that is
+    validated, kept and tested, 0 for none; refit: after the number of epochs is chosen on valid, train again on
+    train + valid for that many; threads: torch's, part of the settings because it can change the last bits.
+    """
+
+    epochs: int = 100
+    patience: int = 10
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    select: str = "nll"
+    refit: bool = False
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "batch_size", "threads"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.lr > 0:
+            raise InputError(f"lr must be above 0, got {self.lr}")
+        for name in ("ema", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if self.select not in ("nll", "accuracy", "f1_macro", "loss"):
+            raise unknown("selection criterion", self.select, ("nll", "accuracy", "f1_macro", "loss"))
+
+
+TRAINING_KEYS = tuple(f.name for f in fields(TrainingSettings))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file, flat: ``{"lr": 0.001, "hidden": 64}``; tables may be used to group keys."""
+    try:
+        with path.open("rb") as f:
+            found = tomllib.load(f)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except tomllib.TOMLDecodeError as e:
+        raise InputError(f"{path} is not valid TOML: {e}") from e
+    flat: dict[str, Any] = {}
+    for key, value in found.items():
+        flat |= value if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def parse_assignments(items: Iterable[str]) -> dict[str, str]:
+    """``["lr=0.01", "rank=8"]`` -> a dictionary of texts; ``coerce`` gives them types."""
+    found = {}
+    for item in items:
+        key, sign, value = item.partition("=")
+        if not sign or not key.strip():
+            raise InputError(f"need KEY=VALUE, got {item!r}")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def coerce(key: str, value: Any, default: Any) -> Any:
+    """``value`` as the type of the option's default."""
+    kind = type(default)
+    if kind is bool:
+        truth = {
+            "true": True,
+            "false": False,
+            "1": True,
+            "0": False,
+            "yes": True,
+            "no": False,
+            "on": True,
+            "off": False,
+        }
+        if str(value).lower() not in truth:
+            raise InputError(f"{key} is either true or false, got {value!r}")
+        return truth[str(value).lower()]
+    if isinstance(value, kind) and not isinstance(value, bool):
+        return value
+    try:
+        return kind(value) if kind in (int, float, str) else value
+    except (TypeError, ValueError):
+        raise InputError(f"{key} needs a value like {default!r}, got {value!r}") from None
+
+
+def split_settings(
+    given: Mapping[str, Any], options: Mapping[str, Any], base: TrainingSettings | None = None
+) -> tuple[dict[str, Any], TrainingSettings]:
+    """One flat dictionary -> a model's options and training settings. ``options``: the known ones, with defaults."""
+    base = base or TrainingSettings()
+    training = {name: getattr(base, name) for name in TRAINING_KEYS}
+    chosen: dict[str, Any] = {}
+    for key, value in given.items():
+        if key in training:
+            training[key] = coerce(key, value, training[key])
+        elif key in options:
+            chosen[key] = coerce(key, value, options[key])
+        else:
+            raise unknown("setting", key, [*TRAINING_KEYS, *options])
+    return chosen, TrainingSettings(**training)

@@ -1,0 +1,154 @@
+"""What was asked (``Experiment``) and the folder it left (``Run``)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from moodal import __version__
+from moodal.config import TrainingSettings
+from moodal.files import read_json, write_atomic, write_json
+from moodal.models import FusionModel, create_model
+from moodal.types import InputError, Task
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a result. ``name`` is the folder and the table row; ``fold`` is None for fixed splits."""
+
+    name: str
+    model: str
+    dataset: str
+    fingerprint: str
+    seed: int = 0
+    fold: int | None = None
+    task: str = "classification"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "options": dict(self.options), "moodal": __version__}
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder: experiment.json first, report.json last. The files between are whole or not there.
+
+    model.safetensors + config.json; predictions.parquet; history.json; timing.json (the only file that differs
+    between two runs of one experiment).
+    """
+
+    path: Path
+    experiment: Experiment
+
+    @classmethod
+    def of(cls, root: Path, experiment: Experiment) -> Run:
+        """The run of ``experiment`` below ``root``; a folder that holds another experiment is refused."""
+        path = root / experiment.name / f"seed-{experiment.seed}"
+        if experiment.fold is not None:
+            path /= f"fold-{experiment.fold}"
+        run = cls(path, experiment)
+        if run.experiment_file.exists():
+            run._check(read_json(run.experiment_file))
+        return run
+
+    def begin(self) -> None:
+        """Create the folder and state what is asked."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self.experiment_file.exists():
+            write_json(self.experiment_file, self.experiment.as_dict())
+
+    @property
+    def experiment_file(self) -> Path:
+        return self.path / "experiment.json"
+
+    @property
+    def report_file(self) -> Path:
+        return self.path / "report.json"
+
+    @property
+    def predictions_file(self) -> Path:
+        return self.path / "predictions.parquet"
+
+    @property
+    def is_done(self) -> bool:
+        # the report is written last, so its presence means the run finished
+        return self.report_file.exists()
+
+    def report(self) -> dict[str, Any]:
+        found: dict[str, Any] = read_json(self.report_file)
+        return found
+
+    def timing(self) -> dict[str, Any]:
+        found: dict[str, Any] = read_json(self.path / "timing.json") if (self.path / "timing.json").exists() else {}
+        return found
+
+    def _check(self, found: Mapping[str, Any]) -> None:
+        asked = json.loads(json.dumps(self.experiment.as_dict()))
+        if found == asked:
+            return
+        there, here = _flat(found), _flat(asked)
+        key = next(k for k in [*here, *there] if there.get(k) != here.get(k))
+        raise InputError(
+            f"{self.path} holds another experiment ({key} is {there.get(key)!r} there and {here.get(key)!r} now); "
+            "choose another --out, or delete that folder"
+        )
+
+
+def _flat(x: Mapping[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in x.items():
+        out |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+    return out
+
+
+def save_model(path: Path, model: FusionModel, experiment: Experiment, raw_dims: Mapping[str, int]) -> None:
+    """``model.safetensors`` and ``config.json`` in ``path``: all that is needed to make the model again."""
+    task = model.task
+    config = {
+        "model": experiment.model,
+        "options": dict(experiment.options),
+        "dims": dict(raw_dims),
+        "task": {"classes": list(task.classes), "low": task.low, "high": task.high},
+        "moodal": __version__,
+    }
+    state = {k: v.contiguous() for k, v in model.state_dict().items()}
+    write_atomic(path / "model.safetensors", lambda p: save_file(state, p))
+    write_json(path / "config.json", config)
+
+
+def load_model(path: Path) -> FusionModel:
+    """The model saved in a run folder, in evaluation mode. No pickle is read; every weight must be there."""
+    config = read_json(path / "config.json")
+    task = Task(tuple(config["task"]["classes"]), config["task"]["low"], config["task"]["high"])
+    model = create_model(config["model"], config["dims"], task, **config["options"])
+    weights = path / "model.safetensors"
+    if not weights.is_file():
+        raise InputError(f"{weights} does not exist; train the run again")
+    model.load_state_dict(load_file(weights), strict=True)
+    return model.eval()
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
+    """Tensors and a JSON state in one safetensors file, atomically: they are always of the same moment."""
+    text = {"state": json.dumps(state)}
+    write_atomic(path, lambda p: save_file({k: v.contiguous() for k, v in tensors.items()}, p, metadata=text))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """What ``save_tensors`` wrote."""
+    with safe_open(path, framework="pt") as f:
+        state = json.loads(f.metadata()["state"])
+        return {k: f.get_tensor(k) for k in f.keys()}, state  # noqa: SIM118 (not a dictionary)

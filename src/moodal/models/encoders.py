@@ -1,0 +1,42 @@
+"""Encoders: one modality of a batch in, one vector (B, H) per utterance out; zeros where the modality is missing."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from moodal.batch import Ragged
+from moodal.models.recurrent import LSTM
+
+
+class LSTMEncoder(nn.Module):
+    """State of an LSTM at the last real step, then dropout."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.lstm = LSTM(dim, hidden)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Ragged) -> Tensor:
+        out: Tensor = self.dropout(self.lstm(x))
+        return out
+
+
+class DNNEncoder(nn.Module):
+    """Mean over real steps, then ``layers`` linear layers with ReLU between and dropout before each (eq. 4's DNN)."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.0, layers: int = 3) -> None:
+        super().__init__()
+        widths = [dim] + [hidden] * layers
+        parts: list[nn.Module] = []
+        for i in range(layers):
+            parts += [nn.ReLU()] * (i > 0) + [nn.Dropout(dropout), nn.Linear(widths[i], widths[i + 1])]
+        self.layers = nn.Sequential(*parts)
+
+    def forward(self, x: Ragged) -> Tensor:
+        out: Tensor = self.layers(x.mean())
+        return out * (x.lengths > 0)[:, None]
+
+
+def encoder(pooling: str, dim: int, hidden: int, dropout: float) -> nn.Module:
+    """An LSTM for a modality that keeps its steps, a DNN for one that was pooled."""
+    return LSTMEncoder(dim, hidden, dropout) if pooling == "none" else DNNEncoder(dim, hidden, dropout)

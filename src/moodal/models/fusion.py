@@ -1,0 +1,33 @@
+"""Ways to fuse one vector per modality."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class LowRankFusion(nn.Module):
+    """Tensor fusion with a weight of low rank: prod_m (W_m [h_m; 1]), summed over ranks (MRE eq. 1-2; LMF eq. 9).
+
+    Liu et al., ACL 2018, https://arxiv.org/abs/1806.00064. (B, M, H), or a list of (B, H_m), -> (B, C).
+    """
+
+    def __init__(self, modalities: int, dim: int | list[int], out: int, rank: int) -> None:
+        super().__init__()
+        dims = [dim] * modalities if isinstance(dim, int) else dim
+        self.factors = nn.ParameterList(nn.Parameter(torch.empty(rank, d + 1, out)) for d in dims)
+        self.weights = nn.Parameter(torch.empty(1, rank))
+        self.bias = nn.Parameter(torch.zeros(1, out))
+        for p in (*self.factors, self.weights):
+            nn.init.xavier_normal_(p)
+
+    def forward(self, h: Tensor | list[Tensor]) -> Tensor:
+        rows = list(h.unbind(1)) if isinstance(h, Tensor) else h
+        z = [torch.einsum("bi,ric->brc", append_one(x), w) for x, w in zip(rows, self.factors, strict=True)]
+        product = torch.stack(z).prod(0)  # (B, R, C)
+        return torch.einsum("qr,brc->bc", self.weights, product) + self.bias
+
+
+def append_one(x: Tensor) -> Tensor:
+    """(B, H) -> (B, H + 1), so that the product of modalities holds each alone as well."""
+    return torch.cat([x, x.new_ones(len(x), 1)], dim=1)

@@ -1,0 +1,233 @@
+"""Experiments in, finished run folders out: one after the other or several at a time, whatever stops them."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from moodal import metrics
+from moodal.data.store import Dataset, read_dataset
+from moodal.experiment import Experiment, Run, save_model
+from moodal.files import write_atomic, write_json
+from moodal.models import FusionModel, Output, create_model
+from moodal.training.loop import Fitted, fit_network, predict, random_seed
+from moodal.types import InputError, WorkError
+
+log = logging.getLogger(__name__)
+Done = Callable[[Run], None]
+
+
+def train_all(
+    dataset: Path, root: Path, experiments: Sequence[Experiment], *, workers: int = 1, on_done: Done | None = None
+) -> list[Run]:
+    """Every experiment's run below ``root``; finished ones are skipped. ``on_done`` hears of each as it ends.
+
+    All folders are checked before any work starts. A run that fails stops the rest; what was finished stays.
+    """
+    runs = [Run.of(root, e) for e in experiments]
+    todo = []
+    for run in runs:
+        if run.is_done:
+            if on_done:
+                on_done(run)
+        else:
+            todo.append(run)
+    if workers <= 1 or len(todo) <= 1:
+        for run in todo:
+            train_run(dataset, run)
+            if on_done:
+                on_done(run)
+    else:
+        _train_in_pool(dataset, todo, min(workers, len(todo)), on_done)
+    return runs
+
+
+def _train_in_pool(dataset: Path, todo: Sequence[Run], workers: int, on_done: Done | None) -> None:
+    # "spawn": a forked child would inherit torch's thread pools in an undefined state
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    waiting: dict[Future[None], Run] = {pool.submit(train_run, dataset, run): run for run in todo}
+    try:
+        while waiting:
+            finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in finished:
+                run = waiting.pop(future)
+                future.result()
+                if on_done:
+                    on_done(run)
+    except BrokenProcessPool as e:
+        raise WorkError("a training process died (out of memory?); run it again to continue, or use --workers 1") from e
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def train_run(dataset: Path, run: Run) -> None:
+    """Train, predict valid and test, score, save; the report comes last. Continues what a killed run left."""
+    experiment = run.experiment
+    torch.set_num_threads(experiment.training.threads)
+    data = _cached_dataset(dataset, experiment.task)
+    if data.fingerprint != experiment.fingerprint:
+        raise InputError(f"{dataset} has changed since the experiment was made; start it again")
+    run.begin()
+    rows = split_rows(data, experiment.fold)
+    began = time.perf_counter()
+    torch.manual_seed(random_seed(experiment.seed, "weights"))
+    model = create_model(experiment.model, data.batch.dims, data.task, **experiment.options)
+    train = data.batch.select(rows["train"])
+    model.fit_standardisation(train)
+    if model.closed_form:
+        model.fit(train, experiment.seed)
+        fitted = Fitted(0, [], [])
+    else:
+        fitted = _fit(model, data, rows, run, refit=False)
+    outputs = {"valid": predict(model, data.batch.select(rows["valid"]))}
+    if experiment.training.refit:
+        fitted = _refit(model, data, rows, run, fitted)
+    outputs["test"] = predict(model, data.batch.select(rows["test"]))  # once, with the final weights
+    _save(run, data, rows, model, fitted, outputs, time.perf_counter() - began)
+
+
+def split_rows(data: Dataset, fold: int | None) -> dict[str, Tensor]:
+    """Positions of train, valid and test. Fold k is tested on fold k and validated on fold k + 1."""
+    if fold is None:
+        rows = {s: data.index(split=s) for s in ("train", "valid", "test")}
+    else:
+        valid = (fold + 1) % data.num_folds
+        rest = [data.index(fold=k) for k in range(data.num_folds) if k not in (fold, valid)]
+        train = torch.sort(torch.cat(rest)).values
+        rows = {"train": train, "valid": data.index(fold=valid), "test": data.index(fold=fold)}
+    assert data.batch.labels is not None
+    for split, index in rows.items():
+        if not len(index):
+            raise InputError(
+                f"{data.path} has no labelled utterances in {split}; import it with --split-by or --folds-by"
+            )
+        classes = torch.unique(data.batch.labels[index]).tolist() if data.task.classes else []
+        for c, name in enumerate(data.task.classes):
+            if c not in classes and (fold is None or split == "train"):
+                raise InputError(f"class {name!r} has no example in {split}; every class needs some in every split")
+    return rows
+
+
+def _fit(model: FusionModel, data: Dataset, rows: Mapping[str, Tensor], run: Run, *, refit: bool) -> Fitted:
+    settings, seed = run.experiment.training, run.experiment.seed
+    phase = "refit" if refit else "select"
+    return fit_network(
+        model,
+        data.batch.select(torch.cat([rows["train"], rows["valid"]]) if refit else rows["train"]),
+        None if refit else data.batch.select(rows["valid"]),
+        settings,
+        seed,
+        run.path / f"checkpoint-{phase}.safetensors",
+        phase=phase,
+        where=str(run.path),
+    )
+
+
+def _refit(model: FusionModel, data: Dataset, rows: Mapping[str, Tensor], run: Run, fitted: Fitted) -> Fitted:
+    """Train again from the start on train + valid, for as many epochs as valid chose."""
+    experiment = run.experiment
+    both = data.batch.select(torch.cat([rows["train"], rows["valid"]]))
+    torch.manual_seed(random_seed(experiment.seed, "weights"))
+    fresh = create_model(experiment.model, data.batch.dims, data.task, **experiment.options)
+    model.load_state_dict(fresh.state_dict())
+    model.fit_standardisation(both)
+    if model.closed_form:
+        model.fit(both, experiment.seed)
+        return fitted
+    chosen = replace(experiment.training, epochs=max(1, fitted.best_epoch))
+    again = _fit(model, data, rows, replace(run, experiment=replace(experiment, training=chosen)), refit=True)
+    return Fitted(fitted.best_epoch, fitted.history, fitted.epoch_seconds + again.epoch_seconds)
+
+
+def _save(
+    run: Run,
+    data: Dataset,
+    rows: Mapping[str, Tensor],
+    model: FusionModel,
+    fitted: Fitted,
+    outputs: Mapping[str, Output],
+    seconds: float,
+) -> None:
+    save_model(run.path, model, run.experiment, data.batch.dims)
+    table = pa.concat_tables([_prediction_table(s, data, rows[s], outputs[s], model) for s in ("valid", "test")])
+    write_atomic(run.predictions_file, lambda p: pq.write_table(table, p, compression="zstd"))
+    write_json(run.path / "history.json", fitted.history)
+    if fitted.epoch_seconds or not (run.path / "timing.json").exists():
+        per_epoch = float(np.mean(fitted.epoch_seconds)) if fitted.epoch_seconds else 0.0
+        timing = {"seconds": seconds, "seconds_per_epoch": per_epoch, "threads": run.experiment.training.threads}
+        write_json(run.path / "timing.json", {**timing, "torch": torch.__version__})
+    write_json(run.report_file, _report(run, data, rows, model, fitted, outputs))
+    for leftover in run.path.glob("checkpoint-*.safetensors"):
+        leftover.unlink()
+
+
+def _report(
+    run: Run,
+    data: Dataset,
+    rows: Mapping[str, Tensor],
+    model: FusionModel,
+    fitted: Fitted,
+    outputs: Mapping[str, Output],
+) -> dict[str, Any]:
+    assert data.batch.labels is not None
+    labels = {s: data.batch.labels[rows[s]].numpy() for s in outputs}
+    scores = {s: metrics.scores(o.logits.numpy(), labels[s], model.task) for s, o in outputs.items()}
+    test = outputs["test"]
+    relevance = None if test.relevance is None else test.relevance.double().mean(0).tolist()
+    return {
+        "experiment": run.experiment.hash,
+        "utterances": {s: len(i) for s, i in rows.items()},
+        "best_epoch": fitted.best_epoch,
+        "epochs": len(fitted.history),
+        "parameters": num_parameters(model),
+        "scores": scores,
+        "constant": bool(data.task.classes) and metrics.constant_prediction(test.logits.numpy().argmax(1)),
+        "mean_relevance": None if relevance is None else dict(zip(model.modalities, relevance, strict=True)),
+    }
+
+
+def num_parameters(model: FusionModel) -> int:
+    """Trainable numbers; for a closed-form model, the fitted ones."""
+    trained = sum(p.numel() for p in model.parameters())
+    standardisation = 2 * sum(model.dims.values())
+    return trained or sum(b.numel() for b in model.buffers()) - standardisation
+
+
+def _prediction_table(split: str, data: Dataset, rows: Tensor, output: Output, model: FusionModel) -> pa.Table:
+    """One row per utterance: id, split, group, label, logits, relevance, unimodal logits; float32 as the model said."""
+    chosen = [data.utterances[i] for i in rows.tolist()]
+    names = list(model.task.classes) or ["score"]
+    columns: dict[str, Any] = {
+        "id": [u.id for u in chosen],
+        "split": [split] * len(chosen),
+        "group": [u.group or u.id for u in chosen],
+        "label": [u.label for u in chosen] if model.task.classes else pa.array([u.score for u in chosen], pa.float64()),
+    }
+    if model.task.classes:
+        columns["predicted"] = [names[i] for i in output.logits.argmax(1).tolist()]
+    columns |= {f"logit_{n}": output.logits[:, i].numpy() for i, n in enumerate(names)}
+    if output.relevance is not None:
+        columns |= {f"relevance_{m}": output.relevance[:, i].numpy() for i, m in enumerate(model.modalities)}
+    for m, logits in output.unimodal_logits.items():
+        columns |= {f"unimodal_{m}_{n}": logits[:, i].numpy() for i, n in enumerate(names)}
+    return pa.table(columns)
+
+
+@lru_cache(maxsize=1)
+def _cached_dataset(path: Path, task: str) -> Dataset:
+    # a worker trains many runs of one data set; its files are checked once
+    return read_dataset(path, task=task)
