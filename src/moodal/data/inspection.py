@@ -1,0 +1,787 @@
+"""What a careful person looks at before training: counts, leakage, missing and sick features, disagreement, precision.
+
+``inspect_dataset`` measures, ``describe`` says it in plain text. Nothing is repaired and nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from moodal.batch import Ragged
+from moodal.data.store import read_dataset, read_info, read_utterances, shared_groups, verify_files
+from moodal.files import read_json
+from moodal.types import MODALITIES, SPLITS, Task, Utterance
+
+Array = npt.NDArray[Any]
+
+EXTREME_STDS = 30.0  # a value this far from its column's mean is no emotion, whatever the distribution
+FEW_TEXTS = 0.05  # distinct texts over utterances; below, text says little about anything
+FEW_CLIPS = 10  # of a class in a split: its recall moves by a tenth when one clip changes
+FITTED_GAP = 0.1  # cross-validated accuracy within train above the one on another split, when features knew the labels
+PROBE_ROWS = 4000
+PROBE_FOLDS = 3
+
+
+def inspect_dataset(path: Path) -> dict[str, Any]:
+    """Everything below about the data set folder ``path``, as plain JSON values; ``warnings`` are sentences.
+
+    Reads one modality at a time.
+    """
+    info = read_info(path)
+    verify_files(path, info)
+    utterances = read_utterances(path)
+    task = Task(tuple(info["task"]["classes"]), info["task"]["low"], info["task"]["high"])
+    report: dict[str, Any] = {
+        "name": info["name"],
+        "path": str(path),
+        "task": dict(info["task"]),
+        "utterances": len(utterances),
+        "splits": _in_order(Counter(_part(u) for u in utterances)),
+        "unlabelled": sum(not _is_labelled(u, task) for u in utterances),
+        "classes": _classes(utterances, task),
+        "scores": _scores(utterances),
+        "folds": _folds(utterances),
+        "baseline": _baseline(utterances, task),
+        "precision": _precision(utterances, task),
+        "texts": _texts(utterances),
+        "agreement": _agreement(utterances, task),
+        "leakage": _leakage(utterances),
+    }
+    for part in ("dims", "extractors", "lengths", "missing", "health", "alone"):
+        report[part] = {}
+    for m in (m for m in MODALITIES if (path / "features" / m).is_dir()):
+        x = read_dataset(path, modalities=[m], verify=False).batch.inputs[m]
+        spec = read_json(path / "features" / m / "spec.json")
+        report["dims"][m] = x.dim
+        report["extractors"][m] = {k: spec.get(k) for k in ("name", "version", "hop_s", "licence")}
+        report["lengths"][m] = _lengths(x)
+        report["missing"][m] = _missing(x, utterances, task)
+        report["health"][m] = _health(x, spec.get("columns") or [])
+        report["alone"][m] = _alone(x, utterances, task)
+        if copies := _shared(utterances, _fingerprints(x)):
+            report["leakage"]["features"][m] = copies
+    report |= {"licence": info.get("licence", "unknown"), "source": info.get("source", "")}
+    report |= {"notes": list(info.get("notes", [])), "bayes_accuracy": _bayes_accuracy(info)}
+    report["warnings"] = _warnings(report)
+    return report
+
+
+# Counting
+
+
+def _part(u: Utterance) -> str:
+    return u.split or "none"
+
+
+def _is_labelled(u: Utterance, task: Task) -> bool:
+    return (u.label if task.classes else u.score) is not None
+
+
+def _in_order(counts: Counter[str]) -> dict[str, int]:
+    return {s: counts[s] for s in (*SPLITS, "none") if counts[s]}
+
+
+def _classes(utterances: Sequence[Utterance], task: Task) -> dict[str, dict[str, int]]:
+    """split -> class -> utterances; empty for a regression task."""
+    if not task.classes:
+        return {}
+    counts = Counter((_part(u), u.label) for u in utterances)
+    parts = _in_order(Counter(_part(u) for u in utterances))
+    return {s: {c: counts[s, c] for c in task.classes} for s in parts}
+
+
+def _scores(utterances: Sequence[Utterance]) -> dict[str, dict[str, Any]] | None:
+    by_part: dict[str, list[float]] = defaultdict(list)
+    for u in utterances:
+        if u.score is not None:
+            by_part[_part(u)].append(u.score)
+    if not by_part:
+        return None
+    found = {}
+    for s in (s for s in (*SPLITS, "none") if s in by_part):
+        x = np.array(by_part[s])
+        signs = {"negative": int((x < 0).sum()), "zero": int((x == 0).sum()), "positive": int((x > 0).sum())}
+        found[s] = {"min": float(x.min()), "mean": float(x.mean()), "max": float(x.max()), "std": float(x.std())}
+        found[s] |= signs
+    return found
+
+
+def _folds(utterances: Sequence[Utterance]) -> list[dict[str, Any]] | None:
+    numbers = sorted({u.fold for u in utterances if u.fold is not None})
+    rows = []
+    for k in numbers:
+        members = [u for u in utterances if u.fold == k]
+        labels = Counter(u.label for u in members if u.label is not None)
+        groups = len({u.group for u in members if u.group})
+        rows.append({"fold": k, "utterances": len(members), "groups": groups, "classes": dict(sorted(labels.items()))})
+    return rows or None
+
+
+def _baseline(utterances: Sequence[Utterance], task: Task) -> dict[str, Any] | None:
+    """What the constant answer learned on train scores on each split; on everything where there is no train."""
+    labelled = [u for u in utterances if _is_labelled(u, task)]
+    train = [u for u in labelled if u.split == "train"] or labelled
+    if not train:
+        return None
+    parts = {s: [u for u in labelled if _part(u) == s] for s in (*SPLITS, "none")}
+    if task.classes:
+        answer = Counter(u.label for u in train).most_common(1)[0][0]
+        right = {s: _mean([u.label == answer for u in us]) for s, us in parts.items() if us}
+        return {"metric": "accuracy", "constant": answer, "splits": right}
+    middle = float(np.median([u.score for u in train if u.score is not None]))
+    errors = {s: _mean([abs(u.score - middle) for u in us if u.score is not None]) for s, us in parts.items() if us}
+    return {"metric": "mae", "constant": middle, "splits": errors}
+
+
+def _precision(utterances: Sequence[Utterance], task: Task) -> dict[str, Any] | None:
+    """How far one accuracy can be believed at this test size.
+
+    interval: half the 95 % interval of an accuracy of .8. difference: what a paired test finds 4 times in 5, where
+    two models differ in being right on a fifth of the clips. Both take clips as independent; groups make them wider.
+    """
+    tested = [u for u in utterances if u.split == "test"] or [u for u in utterances if u.fold is not None]
+    n = sum(_is_labelled(u, task) for u in tested)
+    if not n:
+        return None
+    return {
+        "utterances": n,
+        "groups": len({u.group for u in tested if u.group}) or None,
+        "interval": 1.96 * math.sqrt(0.8 * 0.2 / n),
+        "difference": (1.96 + 0.84) * math.sqrt(0.2 / n),
+    }
+
+
+def _texts(utterances: Sequence[Utterance]) -> dict[str, Any] | None:
+    texts = Counter(t for u in utterances if (t := _plain(u.text)))
+    if not texts:
+        return None
+    text, count = texts.most_common(1)[0]
+    return {"present": texts.total(), "distinct": len(texts), "most_common": text, "most_common_count": count}
+
+
+def _plain(text: str | None) -> str | None:
+    return " ".join((text or "").casefold().split()) or None
+
+
+# Agreement between what people said about each modality
+
+
+def _agreement(utterances: Sequence[Utterance], task: Task) -> dict[str, Any] | None:
+    """None where nobody labelled the modalities. confusion: rows are the utterance's label, columns the modality's."""
+    found: dict[str, Any] = {}
+    if task.classes and any(u.modality_labels for u in utterances):
+        found |= _label_agreement(utterances, task.classes)
+    if any(u.modality_scores for u in utterances):
+        found["scores"] = _score_agreement(utterances)
+    return found or None
+
+
+def _label_agreement(utterances: Sequence[Utterance], classes: tuple[str, ...]) -> dict[str, Any]:
+    code = {c: i for i, c in enumerate(classes)}
+    with_label, confusions = {}, {}
+    for m in MODALITIES:
+        pairs = [(u.label, u.modality_labels[m]) for u in utterances if u.label is not None and m in u.modality_labels]
+        if not pairs:
+            continue
+        confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
+        np.add.at(confusion, tuple(np.array([(code[a], code[b]) for a, b in pairs]).T), 1)
+        per_class = [_share(confusion[i, i], confusion[i].sum()) for i in range(len(classes))]
+        with_label[m] = {
+            "labelled": len(pairs),
+            "all": _share(confusion.trace(), len(pairs)),
+            "classes": dict(zip(classes, per_class, strict=True)),
+        }
+        confusions[m] = confusion.tolist()
+    between = {}
+    for a, b in combinations(MODALITIES, 2):
+        both = [u.modality_labels for u in utterances if a in u.modality_labels and b in u.modality_labels]
+        if both:
+            between[f"{a}/{b}"] = _mean([own[a] == own[b] for own in both])
+    return {"with_label": with_label, "between": between, "confusion": confusions}
+
+
+def _score_agreement(utterances: Sequence[Utterance]) -> dict[str, Any]:
+    found = {}
+    for m in MODALITIES:
+        pairs = [(u.score, u.modality_scores[m]) for u in utterances if u.score is not None and m in u.modality_scores]
+        if pairs:
+            x = np.array(pairs)
+            varies = len(x) > 1 and bool((x.std(0) > 0).all())
+            found[m] = {
+                "labelled": len(x),
+                "same_sign": float((np.sign(x[:, 0]) == np.sign(x[:, 1])).mean()),
+                "correlation": float(np.corrcoef(x.T)[0, 1]) if varies else None,
+            }
+    return found
+
+
+# Leakage
+
+
+def _leakage(utterances: Sequence[Utterance]) -> dict[str, Any]:
+    """What two splits share, by kind; {} where they share nothing. Copies of features are added per modality."""
+    return {
+        "groups": shared_groups(utterances),
+        "speakers": _shared(utterances, [u.speaker for u in utterances]),
+        "videos": _shared(utterances, [u.video for u in utterances]),
+        "texts": _shared(utterances, [_plain(u.text) for u in utterances]),
+        "features": {},
+        "overlapping_segments": _overlaps(utterances),
+        "groups_across_folds": _groups_across_folds(utterances),
+    }
+
+
+def _shared(utterances: Sequence[Utterance], keys: Sequence[str | None]) -> dict[str, dict[str, int]]:
+    return shared_groups([replace(u, group=key) for u, key in zip(utterances, keys, strict=True)])
+
+
+def _overlaps(utterances: Sequence[Utterance]) -> dict[str, int]:
+    """Pairs of splits -> pairs of segments of one video that share some time but not the split."""
+    found: Counter[str] = Counter()
+    by_video: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    for u in utterances:
+        if u.video and u.split and u.start_s is not None and u.end_s is not None:
+            by_video[u.video].append((u.start_s, u.end_s, u.split))
+    for segments in by_video.values():
+        segments.sort()
+        for i, (_, end_s, split) in enumerate(segments):
+            for start_s, _, other in segments[i + 1 :]:
+                if start_s >= end_s:
+                    break
+                if other != split:
+                    found["/".join(sorted((split, other), key=SPLITS.index))] += 1
+    return dict(found)
+
+
+def _groups_across_folds(utterances: Sequence[Utterance]) -> int:
+    folds: dict[str, set[int]] = defaultdict(set)
+    for u in utterances:
+        if u.group and u.fold is not None:
+            folds[u.group].add(u.fold)
+    return sum(len(f) > 1 for f in folds.values())
+
+
+def _fingerprints(x: Ragged) -> list[str | None]:
+    """Per utterance a hash of its values; None where it is missing or all zeros, which may well coincide."""
+    prints: list[str | None] = []
+    for clip in torch.split(x.values, x.lengths.tolist()):
+        values = clip.numpy()
+        prints.append(hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest() if values.any() else None)
+    return prints
+
+
+# Features
+
+
+def _lengths(x: Ragged) -> dict[str, Any]:
+    """Steps of the utterances that have this modality, with a histogram for the picture."""
+    steps = x.lengths[x.lengths > 0].numpy()
+    counts, edges = np.histogram(steps, bins=min(40, max(1, int(steps.max() - steps.min()) + 1)))
+    return {
+        "min": int(steps.min()),
+        "median": float(np.median(steps)),
+        "max": int(steps.max()),
+        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+    }
+
+
+def _missing(x: Ragged, utterances: Sequence[Utterance], task: Task) -> dict[str, Any]:
+    """Utterances without a single step of it: in all, per split and per class."""
+    absent = (x.lengths == 0).tolist()
+    splits = Counter(_part(u) for u, gone in zip(utterances, absent, strict=True) if gone)
+    labels = Counter(u.label for u, gone in zip(utterances, absent, strict=True) if gone)
+    parts = _in_order(Counter(_part(u) for u in utterances))
+    found: dict[str, Any] = {"all": sum(absent), "splits": {s: splits[s] for s in parts}}
+    return found | {"classes": {c: labels[c] for c in task.classes}}
+
+
+def _health(x: Ragged, columns: Sequence[str]) -> dict[str, Any]:
+    """Columns and clips that look like a failed extraction.
+
+    scale_ratio: widest over narrowest column that varies; extremes: the columns with a value further than
+    ``EXTREME_STDS`` from the mean; zero_tail: clips that end in all-zero steps, as stored padding does; zero_clips:
+    nothing but zeros; frozen: several steps, all the same.
+    """
+    mean, std, low, high, zeros = _moments(x)
+    constant = std <= 1e-6 * np.maximum(1e-6, np.abs(mean))
+    alive = std[~constant]
+    reach = np.maximum(high - mean, mean - low) / np.where(constant, np.inf, std)
+    zero_step = (x.values == 0).all(1).numpy()
+    last = (x.starts + x.lengths - 1).numpy()
+    present = (x.lengths > 0).numpy()
+    zero_count = np.add.reduceat(np.append(zero_step, 0), x.starts.numpy()) * present
+    names = list(columns) or [str(i) for i in range(x.dim)]
+    ends_in_zero = np.append(zero_step, False)[last] & present
+    all_zero = (zero_count == x.lengths.numpy()) & present
+    return {
+        "constant": [names[i] for i in np.flatnonzero(constant)],
+        "scale_ratio": float(alive.max() / alive.min()) if len(alive) else None,
+        "zeros": zeros,
+        "zero_steps": float(zero_step.mean()),
+        "extremes": {names[i]: round(float(reach[i]), 1) for i in np.flatnonzero(reach > EXTREME_STDS)},
+        "largest": float(max(abs(low.min()), abs(high.max()))),
+        "zero_tail": int((ends_in_zero & ~all_zero).sum()),
+        "zero_clips": int(all_zero.sum()),
+        "frozen": _frozen(x),
+    }
+
+
+def _moments(x: Ragged) -> tuple[Array, Array, Array, Array, float]:
+    """Mean, standard deviation, smallest and largest of each column, and the share of zeros, a slice at a time."""
+    slices = torch.split(x.values, 8192)
+    mean = sum(c.double().sum(0) for c in slices) / len(x.values)
+    var = sum((c.double() - mean).square().sum(0) for c in slices) / len(x.values)
+    low = torch.stack([c.amin(0) for c in slices]).amin(0).double()
+    high = torch.stack([c.amax(0) for c in slices]).amax(0).double()
+    zeros = sum(int((c == 0).sum()) for c in slices) / x.values.numel()
+    mean, std = torch.as_tensor(mean), torch.as_tensor(var).sqrt()
+    return mean.numpy(), std.numpy(), low.numpy(), high.numpy(), zeros
+
+
+def _frozen(x: Ragged) -> int:
+    """Clips of several steps that never change (and are not all zeros)."""
+    if not len(x.values):
+        return 0
+    moved = torch.zeros(len(x.values), dtype=torch.bool)
+    moved[1:] = (x.values[1:] != x.values[:-1]).any(1)
+    moved[x.starts[x.lengths > 0]] = False
+    changes = torch.zeros(len(x), dtype=torch.int64).index_add_(0, x.owner, moved.long())
+    something = torch.zeros(len(x), dtype=torch.int64).index_add_(0, x.owner, (x.values != 0).any(1).long())
+    return int(((x.lengths > 1) & (changes == 0) & (something > 0)).sum())
+
+
+def _alone(x: Ragged, utterances: Sequence[Utterance], task: Task) -> dict[str, float] | None:
+    """Accuracy of shrinkage LDA on this modality's clip means: by cross-validation within train, and on valid and test.
+
+    A probe of the data, not a model: features that were fitted to the training labels show as a high "train" and
+    a low rest. Scores count as positive or not. Without splits: "folds", each fold predicted from the others.
+    """
+    labels = np.array([_probe_label(u, task) for u in utterances], dtype=object)
+    usable = (x.lengths > 0).numpy() & (labels != None)  # noqa: E711 (elementwise)
+    rows = x.mean().numpy().astype(np.float64)
+    split = np.array([_part(u) for u in utterances])
+    if not (split == "train").any():
+        return _alone_by_fold(rows, labels, usable, np.array([-1 if u.fold is None else u.fold for u in utterances]))
+    train = _sample(np.flatnonzero(usable & (split == "train")))
+    counts = Counter(labels[train])
+    if len(counts) < 2 or min(counts.values()) < PROBE_FOLDS:
+        return None
+    folds = _probe_folds(labels[train].astype(str), [utterances[i].group for i in train.tolist()])
+    found = {"train": float(np.concatenate([_probe(rows, labels, train[a], train[b]) for a, b in folds]).mean())}
+    for s in ("valid", "test"):
+        if len(rest := np.flatnonzero(usable & (split == s))):
+            found[s] = float(_probe(rows, labels, train, rest).mean())
+    return found
+
+
+def _alone_by_fold(rows: Array, labels: Array, usable: Array, fold: Array) -> dict[str, float] | None:
+    right = []
+    for k in sorted(set(fold[usable & (fold >= 0)].tolist())):
+        train = _sample(np.flatnonzero(usable & (fold >= 0) & (fold != k)))
+        if len(train):
+            right.append(_probe(rows, labels, train, np.flatnonzero(usable & (fold == k))))
+    return {"folds": float(np.concatenate(right).mean())} if right else None
+
+
+def _sample(train: Array) -> Array:
+    if len(train) <= PROBE_ROWS:
+        return train
+    return np.sort(np.random.default_rng(0).choice(train, PROBE_ROWS, replace=False))
+
+
+def _probe_label(u: Utterance, task: Task) -> str | None:
+    if task.classes:
+        return u.label
+    return None if u.score is None else ("positive" if u.score > 0 else "not positive")
+
+
+def _probe_folds(labels: Array, groups: Sequence[Hashable]) -> list[tuple[Array, Array]]:
+    """By group where there are enough of them, else by class."""
+    from sklearn.model_selection import GroupKFold, StratifiedKFold
+
+    if None not in groups and len(set(groups)) >= PROBE_FOLDS:
+        return list(GroupKFold(PROBE_FOLDS).split(labels, labels, np.array(groups, dtype=str)))
+    return list(StratifiedKFold(PROBE_FOLDS, shuffle=True, random_state=0).split(labels, labels))
+
+
+def _probe(rows: Array, labels: Array, train: Array, rest: Array) -> Array:
+    """(n,) whether each of ``rest`` is classified rightly."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    mean, std = rows[train].mean(0), rows[train].std(0)
+    scale = np.where(std > 1e-6 * np.maximum(1.0, np.abs(mean)), std, np.inf)  # constant columns become 0
+    x = np.clip((rows - mean) / scale, -10, 10)
+    seen = sorted(set(labels[train].tolist()))
+    code = np.array([seen.index(v) if v in seen else -1 for v in labels])
+    if len(seen) < 2:
+        return np.asarray(code[rest] == code[train][0])
+    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x[train], code[train])
+    return np.asarray(lda.predict(x[rest]) == code[rest])
+
+
+def _bayes_accuracy(info: dict[str, Any]) -> float | None:
+    """The best any model can do, where the data set is simulated and says so."""
+    value = info.get("simulation", {}).get("bayes_accuracy", {}).get("test")
+    return None if value is None else float(value)
+
+
+# Warnings
+
+
+def _warnings(r: dict[str, Any]) -> list[str]:
+    return [
+        *_split_warnings(r),
+        *_leakage_warnings(r),
+        *_class_warnings(r),
+        *_precision_warnings(r),
+        *(w for m in r["dims"] for w in _feature_warnings(m, r)),
+        *_text_warnings(r),
+        *_agreement_warnings(r),
+        *(["the licence is not known; find out before publishing results"] if r["licence"] == "unknown" else []),
+    ]
+
+
+def _split_warnings(r: dict[str, Any]) -> list[str]:
+    found = []
+    splits = r["splits"]
+    if "none" in splits and len(splits) == 1 and not r["folds"]:
+        found.append("there are neither splits nor folds; nothing can be trained on this yet")
+    elif "none" in splits and len(splits) > 1:
+        found.append(f"{splits['none']} utterances are in no split and will not be used")
+    elif not r["folds"]:
+        found += [f"there is no {s} split" for s in SPLITS if s not in splits]
+    if r["unlabelled"]:
+        found.append(f"{r['unlabelled']} of {r['utterances']} utterances have no label")
+    return found
+
+
+def _leakage_warnings(r: dict[str, Any]) -> list[str]:
+    leakage = r["leakage"]
+    found = []
+    for kind in ("groups", "speakers", "videos"):
+        if kind != "groups" and leakage[kind] == leakage["groups"]:
+            continue  # the group is the speaker, or the video: said once
+        found += [_shared_sentence(kind, pair, n, r) for pair, n in leakage[kind].items()]
+    if not _texts_are_few(r):
+        found += [_shared_sentence("texts", pair, n, r) for pair, n in leakage["texts"].items()]
+    for m, pairs in leakage["features"].items():
+        found += [_shared_sentence(f"identical {m} clips", pair, n, r) for pair, n in pairs.items()]
+    for pair, n in leakage["overlapping_segments"].items():
+        found.append(f"{n} pairs of segments overlap in time although one is in each of {pair.replace('/', ' and ')}")
+    if leakage["groups_across_folds"]:
+        found.append(f"{leakage['groups_across_folds']} groups are in more than one fold")
+    return found
+
+
+def _shared_sentence(kind: str, pair: str, n: dict[str, int], r: dict[str, Any]) -> str:
+    later = pair.split("/")[1]
+    share = n["utterances"] / r["splits"][later]
+    where = pair.replace("/", " and ")
+    return f"{n['groups']} {kind} are in both {where}; they hold {share:.0%} of {later}"
+
+
+def _class_warnings(r: dict[str, Any]) -> list[str]:
+    found = []
+    parts = {s: counts for s, counts in r["classes"].items() if s in SPLITS}
+    for s, counts in parts.items():
+        for c, n in counts.items():
+            if n == 0:
+                found.append(f"{s} has no {c}")
+            elif n < FEW_CLIPS:
+                found.append(f"{s} has only {n} of {c}; one clip moves its recall by {1 / n:.0%}")
+    baseline = r["baseline"]
+    test_share = baseline and baseline["metric"] == "accuracy" and baseline["splits"].get("test", 0)
+    if test_share and test_share > 0.7:
+        found.append(f"always saying {baseline['constant']!r} is right on {test_share:.0%} of test; look at macro F1")
+    if len(parts) > 1 and (p := _same_shares_p(parts)) is not None and p < 1e-3:
+        found.append(f"the splits differ in their class shares by more than chance (chi-square, p = {p:.1g})")
+    return found
+
+
+def _same_shares_p(parts: dict[str, dict[str, int]]) -> float | None:
+    from scipy.stats import chi2_contingency
+
+    table = np.array([list(counts.values()) for counts in parts.values()])
+    table = table[:, table.sum(0) > 0]
+    table = table[table.sum(1) > 0]
+    return float(chi2_contingency(table).pvalue) if min(table.shape) > 1 else None
+
+
+def _precision_warnings(r: dict[str, Any]) -> list[str]:
+    precision = r["precision"]
+    if precision is None:
+        return []
+    found = []
+    if precision["interval"] > 0.03:
+        found.append(
+            f"with {precision['utterances']} test utterances one accuracy is known to "
+            f"±{100 * precision['interval']:.1f} points, and a difference between two models under about "
+            f"{100 * precision['difference']:.1f} points will mostly not be found"
+        )
+    if precision["groups"] is not None and precision["groups"] < 10:
+        found.append(f"test holds {precision['groups']} groups only; intervals over clips are too narrow")
+    if precision["groups"] is None:
+        found.append("utterances carry no group, so a speaker or video in two splits cannot be noticed")
+    return found
+
+
+def _feature_warnings(m: str, r: dict[str, Any]) -> list[str]:
+    health, lengths, missing = r["health"][m], r["lengths"][m], r["missing"][m]
+    present = r["utterances"] - missing["all"]
+    found = []
+    if missing["all"]:
+        found.append(f"{m} is missing in {missing['all']} utterances ({missing['all'] / r['utterances']:.1%})")
+        if tells := _missing_tells(missing, r):
+            found.append(tells.format(m=m))
+    if health["constant"]:
+        found.append(
+            f"{m}: {len(health['constant'])} of {r['dims'][m]} columns never change: {_some(health['constant'])}"
+        )
+    if health["scale_ratio"] and health["scale_ratio"] > 1e4:
+        found.append(f"{m}: columns differ in scale by {health['scale_ratio']:.0e}; standardise them")
+    if health["extremes"]:
+        columns = [f"{name} ({reach:g})" for name, reach in health["extremes"].items()]
+        found.append(
+            f"{m}: values more than {EXTREME_STDS:g} standard deviations from the mean in column {_some(columns)}"
+        )
+    if lengths["min"] == lengths["max"] > 1:
+        found.append(f"{m}: every clip has exactly {lengths['max']} steps; were they cut or padded to that?")
+    if health["zero_tail"] > 0.01 * present:
+        found.append(f"{m}: {health['zero_tail']} clips end in all-zero steps; padding seems stored as data")
+    if health["zero_clips"]:
+        found.append(f"{m}: {health['zero_clips']} clips are nothing but zeros; import them as missing")
+    if health["frozen"]:
+        found.append(f"{m}: {health['frozen']} clips of several steps never change, as when a tracker lost the face")
+    return found + _fitted_warnings(m, r)
+
+
+def _missing_tells(missing: dict[str, Any], r: dict[str, Any]) -> str | None:
+    """Missing more often in some classes than chance allows: then absence itself predicts the label."""
+    from scipy.stats import chi2_contingency
+
+    total = {c: sum(counts[c] for counts in r["classes"].values()) for c in missing["classes"]}
+    table = np.array([(missing["classes"][c], n - missing["classes"][c]) for c, n in total.items() if n])
+    if len(table) < 2 or not table.sum(0).all() or chi2_contingency(table).pvalue > 1e-3:
+        return None
+    shares = {c: missing["classes"][c] / n for c, n in total.items() if n}
+    most, least = max(shares, key=lambda c: shares[c]), min(shares, key=lambda c: shares[c])
+    return (
+        f"{{m}} is missing in {shares[most]:.0%} of {most} and {shares[least]:.0%} of {least}: absence tells the label"
+    )
+
+
+def _fitted_warnings(m: str, r: dict[str, Any]) -> list[str]:
+    alone = r["alone"][m]
+    rest = [s for s in ("valid", "test") if alone and s in alone]
+    if not alone or not rest:
+        return []
+    worst = min(rest, key=lambda s: alone[s])
+    n = r["splits"][worst] - r["missing"][m]["splits"].get(worst, 0)
+    noise = math.sqrt(max(1e-6, alone[worst] * (1 - alone[worst])) / max(1, n))
+    if alone["train"] - alone[worst] < max(FITTED_GAP, 4 * noise):
+        return []
+    return [
+        f"{m}: a linear probe is right on {alone['train']:.0%} within train (cross-validated) and {alone[worst]:.0%} "
+        f"on {worst}; these features seem fitted to the training labels, so models will trust them too much"
+    ]
+
+
+def _texts_are_few(r: dict[str, Any]) -> bool:
+    texts = r["texts"]
+    return bool(texts and texts["distinct"] < FEW_TEXTS * texts["present"])
+
+
+def _text_warnings(r: dict[str, Any]) -> list[str]:
+    texts = r["texts"]
+    if texts is None or not _texts_are_few(r):
+        return []
+    return [f"there are {texts['distinct']} different texts in {texts['present']} utterances; words can tell little"]
+
+
+def _agreement_warnings(r: dict[str, Any]) -> list[str]:
+    with_label = (r["agreement"] or {}).get("with_label", {})
+    return [
+        f"{m}'s own label equals the utterance's in every clip; was it labelled, or copied?"
+        for m, a in with_label.items()
+        if a["all"] == 1
+    ]
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _share(part: float, whole: float) -> float | None:
+    return float(part / whole) if whole else None
+
+
+# The report as text
+
+
+def describe(report: dict[str, Any]) -> str:
+    """The report for a person: sections of aligned columns, the warnings last, where they are read."""
+    r = report
+    sections = [
+        _head(r),
+        _table("Classes", _class_rows(r)),
+        _table("Scores", _score_rows(r)),
+        _table("Folds", _fold_rows(r)),
+        _table("Features", _feature_rows(r)),
+        _table("Missing", _missing_rows(r)),
+        _table("A modality alone (accuracy of shrinkage LDA on clip means)", _alone_rows(r)),
+        _table("Own label equals the utterance's", _agreement_rows(r)),
+        _table("Own score and the utterance's", _score_agreement_rows(r)),
+        _lines("Reference points", _reference_lines(r)),
+        _lines("Notes", r["notes"]),
+        _lines(f"Warnings ({len(r['warnings'])})", r["warnings"] or ["none"]),
+    ]
+    return "\n\n".join(s for s in sections if s) + "\n"
+
+
+def _head(r: dict[str, Any]) -> str:
+    task = r["task"]
+    what = f"{len(task['classes'])} classes" if task["classes"] else f"scores {task['low']:g} to {task['high']:g}"
+    splits = ", ".join(f"{_said(s)} {n}" for s, n in r["splits"].items())
+    folds = f" in {len(r['folds'])} folds" if r["folds"] else ""
+    lines = [f"{r['name']}: {r['utterances']} utterances, {what}", f"splits   {splits}{folds}"]
+    lines.append(f"licence  {r['licence']}")
+    return "\n".join([*lines, *([f"source   {r['source']}"] if r["source"] else [])])
+
+
+def _said(split: str) -> str:
+    return "no split" if split == "none" else split
+
+
+def _class_rows(r: dict[str, Any]) -> list[list[str]]:
+    if not r["classes"]:
+        return []
+    parts = list(r["classes"])
+    rows = [["", *map(_said, parts), "share"]]
+    for c in r["task"]["classes"]:
+        counts = [r["classes"][s][c] for s in parts]
+        rows.append([c, *map(str, counts), _percent(sum(counts) / r["utterances"])])
+    return rows
+
+
+def _score_rows(r: dict[str, Any]) -> list[list[str]]:
+    if not r["scores"]:
+        return []
+    rows = [["", "min", "mean", "max", "std", "negative", "zero", "positive"]]
+    for s, v in r["scores"].items():
+        rows.append([_said(s), *(f"{v[k]:.2f}" for k in rows[0][1:5]), *(str(v[k]) for k in rows[0][5:])])
+    return rows
+
+
+def _fold_rows(r: dict[str, Any]) -> list[list[str]]:
+    if not r["folds"]:
+        return []
+    rows = [["fold", "utterances", "groups", *r["task"]["classes"]]]
+    for f in r["folds"]:
+        of_class = [str(f["classes"].get(c, 0)) for c in r["task"]["classes"]]
+        rows.append([str(f["fold"]), str(f["utterances"]), str(f["groups"]), *of_class])
+    return rows
+
+
+def _feature_rows(r: dict[str, Any]) -> list[list[str]]:
+    rows = [["", "dims", "steps min", "median", "max", "zeros", "constant", "scale ratio", "extractor"]]
+    for m, dim in r["dims"].items():
+        n, h, e = r["lengths"][m], r["health"][m], r["extractors"][m]
+        ratio = "-" if h["scale_ratio"] is None else f"{h['scale_ratio']:.3g}"
+        sizes = [str(dim), str(n["min"]), f"{n['median']:g}", str(n["max"])]
+        rows.append([m, *sizes, _percent(h["zeros"]), str(len(h["constant"])), ratio, f"{e['name']} {e['version']}"])
+    return rows
+
+
+def _missing_rows(r: dict[str, Any]) -> list[list[str]]:
+    if not any(v["all"] for v in r["missing"].values()):
+        return []
+    parts = list(r["splits"])
+    return [["", *map(_said, parts)], *([m, *(str(v["splits"][s]) for s in parts)] for m, v in r["missing"].items())]
+
+
+def _alone_rows(r: dict[str, Any]) -> list[list[str]]:
+    known = {m: a for m, a in r["alone"].items() if a}
+    if not known:
+        return []
+    said = {"train": "train (cross-validated)", "valid": "valid", "test": "test", "folds": "over the folds"}
+    shown = [s for s in said if any(s in a for a in known.values())]
+    rows = [["", *(said[s] for s in shown)]]
+    return rows + [[m, *(_percent(a.get(s)) for s in shown)] for m, a in known.items()]
+
+
+def _agreement_rows(r: dict[str, Any]) -> list[list[str]]:
+    if not r["agreement"] or "with_label" not in r["agreement"]:
+        return []
+    classes = r["task"]["classes"]
+    rows = [["", "all", *classes]]
+    for m, a in r["agreement"]["with_label"].items():
+        rows.append([m, _percent(a["all"]), *(_percent(a["classes"][c]) for c in classes)])
+    return rows + [[pair, _percent(share)] for pair, share in r["agreement"]["between"].items()]
+
+
+def _score_agreement_rows(r: dict[str, Any]) -> list[list[str]]:
+    scores = (r["agreement"] or {}).get("scores")
+    if not scores:
+        return []
+    rows = [["", "labelled", "same sign", "correlation"]]
+    for m, a in scores.items():
+        correlation = "-" if a["correlation"] is None else f"{a['correlation']:.2f}"
+        rows.append([m, str(a["labelled"]), _percent(a["same_sign"]), correlation])
+    return rows
+
+
+def _reference_lines(r: dict[str, Any]) -> list[str]:
+    lines = []
+    if b := r["baseline"]:
+        values = ", ".join(f"{_said(s)} {v:.3f}" for s, v in b["splits"].items())
+        answer = b["constant"] if isinstance(b["constant"], str) else f"{b['constant']:g}"
+        lines.append(f"always answering {answer}: {b['metric']} {values}")
+    if r["bayes_accuracy"] is not None:
+        lines.append(f"best possible accuracy on test (exact Bayes rule): {r['bayes_accuracy']:.3f}")
+    if p := r["precision"]:
+        lines.append(
+            f"{p['utterances']} utterances to test on: an accuracy of .8 is known to ±{100 * p['interval']:.1f} points; "
+            f"two models must differ by about {100 * p['difference']:.1f}"
+        )
+    if t := r["texts"]:
+        lines.append(f"{t['distinct']} different texts in {t['present']} utterances that have one")
+    return lines
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}%"
+
+
+def _table(title: str, rows: list[list[str]]) -> str:
+    """First and last text columns to the left, numbers to the right; '' when there are no rows."""
+    if len(rows) < 2:
+        return ""
+    size = max(map(len, rows))
+    full = [row + [""] * (size - len(row)) for row in rows]
+    widths = [max(len(row[i]) for row in full) for i in range(size)]
+    left = {0} | ({size - 1} if rows[0][-1] == "extractor" else set())
+    lines = []
+    for row in full:
+        cells = [c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return "\n".join([title, *lines])
+
+
+def _lines(title: str, lines: Sequence[str]) -> str:
+    return "\n".join([title, *(f"  - {line}" for line in lines)]) if lines else ""
