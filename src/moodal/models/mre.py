@@ -137,18 +137,19 @@ def contrastive_semantic_loss(bag: Tensor, classes: Tensor, present: Tensor, tem
     are left out, of the softmax too.
     """
     unit = F.normalize(bag, dim=-1, eps=1e-6)  # a zero vector has no direction: without eps its gradient is NaN
+    ordered = list(permutations(range(bag.shape[1]), 2))
+    first, second = (torch.tensor(side) for side in zip(*ordered, strict=True))
+    rows = unit.transpose(0, 1)  # (M, B, H)
+    similarity = rows[first] @ rows[second].transpose(1, 2) / temperature  # (pairs, B, B)
+    there = present.t()[first][:, :, None] & present.t()[second][:, None, :]
+    p = masked_softmax(similarity, there).clamp(1e-6, 1 - 1e-6)  # both logarithms stay finite
     same = classes[:, None] == classes[None, :]  # (B, B)
-    total = bag.new_zeros(())
-    for s1, s2 in permutations(range(bag.shape[1]), 2):
-        pair = present[:, s1, None] & present[None, :, s2]
-        similarity = unit[:, s1] @ unit[:, s2].t() / temperature
-        p = masked_softmax(similarity, pair).clamp(1e-6, 1 - 1e-6)  # both logarithms stay finite
-        total = total - _mean_where(p.log(), same & pair) - _mean_where(torch.log1p(-p), ~same & pair)
-    return total
+    return -(_mean_where(p.log(), same & there) + _mean_where(torch.log1p(-p), ~same & there))
 
 
 def _mean_where(x: Tensor, keep: Tensor) -> Tensor:
-    return (x * keep).sum() / keep.sum().clamp(min=1)
+    """Mean over the kept (B, B) of each pair of modalities, summed over the pairs."""
+    return ((x * keep).sum((1, 2)) / keep.sum((1, 2)).clamp(min=1)).sum()
 
 
 def _errors(logits: Tensor, labels: Tensor) -> Tensor:
