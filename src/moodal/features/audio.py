@@ -140,9 +140,9 @@ def _mfcc(magnitude: Array, *, htk: bool) -> Array:
 @lru_cache(2)
 def _mel_filters(htk: bool) -> Array:
     """(128, FRAME // 2 + 1)"""
-    import librosa
+    from librosa.filters import mel
 
-    filters: Array = librosa.filters.mel(sr=SAMPLE_RATE_HZ, n_fft=FRAME, htk=htk)
+    filters: Array = mel(sr=SAMPLE_RATE_HZ, n_fft=FRAME, htk=htk)
     return filters
 
 
@@ -193,10 +193,11 @@ def _octave_filters(tuning: float) -> tuple[int, int, Array]:
     """The top octave's filters in the frequency domain: frame size, first bin they touch, (bins, 36) complex64."""
     import librosa
     import scipy.fft
+    from librosa.filters import wavelet
 
     lowest_hz = librosa.note_to_hz("C1") * 2 ** (NUM_OCTAVES - 1 + tuning / BINS_PER_OCTAVE)
     freqs_hz = lowest_hz * 2 ** (np.arange(BINS_PER_OCTAVE) / BINS_PER_OCTAVE)
-    filters, lengths = librosa.filters.wavelet(freqs=freqs_hz, sr=SAMPLE_RATE_HZ, window="hann", alpha=_bandwidth())
+    filters, lengths = wavelet(freqs=freqs_hz, sr=SAMPLE_RATE_HZ, window="hann", alpha=_bandwidth())
     size = filters.shape[1]
     response = scipy.fft.fft(filters * (lengths[:, None] / size), axis=1)[:, : size // 2 + 1]
     kept = librosa.util.sparsify_rows(response, quantile=0.01, dtype=np.complex64).toarray()
@@ -215,9 +216,9 @@ def _bandwidth() -> Array:
 @lru_cache(1)
 def _notes() -> Array:
     """(36, 12) which of the octave's 36 bins belong to which pitch class."""
-    import librosa
+    from librosa.filters import cq_to_chroma
 
-    notes: Array = librosa.filters.cq_to_chroma(BINS_PER_OCTAVE, bins_per_octave=BINS_PER_OCTAVE, n_chroma=12).T
+    notes: Array = cq_to_chroma(BINS_PER_OCTAVE, bins_per_octave=BINS_PER_OCTAVE, n_chroma=12).T
     return np.ascontiguousarray(notes)
 
 
@@ -230,6 +231,6 @@ def _one_blas_thread() -> Iterator[None]:
 
 @lru_cache(1)
 def _blas() -> Any:
-    import threadpoolctl
+    import threadpoolctl  # type: ignore[import-untyped]
 
     return threadpoolctl.ThreadpoolController()

@@ -26,7 +26,7 @@ def names(npz: Path) -> list[str]:
 
 
 def read_arrays(npz: Path, wanted: Sequence[str]) -> dict[str, Array]:
-    """The ``wanted`` arrays, all of one length along their first axis except those whose names end in ``_names``."""
+    """The ``wanted`` arrays, whole and without pickled objects."""
     missing = sorted(set(wanted) - set(names(npz)))
     if missing:
         raise InputError(f"{npz} has no array {missing[0]!r}; this recipe needs {', '.join(wanted)}")
@@ -38,7 +38,14 @@ def read_arrays(npz: Path, wanted: Sequence[str]) -> dict[str, Array]:
 
 
 def check_rows(npz: Path, arrays: dict[str, Array]) -> None:
-    """Every one of ``arrays`` has a row per utterance, and numbers are finite."""
+    """Each of ``arrays`` has a row per utterance."""
     rows = {name: len(x) for name, x in arrays.items()}
     if len(set(rows.values())) != 1:
         raise InputError(f"{npz}: arrays differ in their number of rows: {rows}")
+
+
+def check_values(npz: Path, name: str, values: Array, known: Sequence[Any]) -> None:
+    """Every one of ``values`` is one of ``known``."""
+    strange = [v for v in np.unique(values).tolist() if v not in known]
+    if strange:
+        raise InputError(f"{npz}: array {name!r} holds {strange[0]!r}; expected one of {list(known)}")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from moodal.data.folds import group_folds
 from moodal.data.store import FeatureSpec, new_dataset
-from moodal.recipes.arrays import check_rows, read_arrays
+from moodal.recipes.arrays import check_rows, check_values, read_arrays
 from moodal.types import InputError, Task, Utterance, unknown
 
 ARRAYS = ("ids", "bclstm_split", "merbench_split", "transcript", "text", "audio", "video", "y_binary", "y_score")
@@ -56,6 +56,9 @@ def import_mosi(npz: Path, target: Path, *, protocol: str = "official", overwrit
         raise unknown("protocol", protocol, PROTOCOLS)
     x = read_arrays(npz, ARRAYS)
     check_rows(npz, x)
+    check_values(npz, "bclstm_split", x["bclstm_split"], ("train", "test"))
+    check_values(npz, "merbench_split", x["merbench_split"], ("train", "val", "test"))
+    check_values(npz, "y_binary", x["y_binary"], (0, 1))
     splits = [_split(b, m) for b, m in zip(x["bclstm_split"].tolist(), x["merbench_split"].tolist(), strict=True)]
     if "valid" not in splits or "test" not in splits:
         raise InputError(f"{npz}: the splits leave no valid or no test utterance")

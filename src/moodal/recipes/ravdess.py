@@ -5,11 +5,8 @@ The sentences carry no emotion, so text is a control: a model that trusts it is 
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +15,8 @@ import numpy.typing as npt
 from moodal.data.store import FeatureSpec, new_dataset
 from moodal.features import audio as audio33
 from moodal.features.text import TextEncoder
-from moodal.recipes.arrays import check_rows, read_arrays
-from moodal.types import InputError, Task, Utterance, WorkError
+from moodal.recipes.arrays import check_rows, check_values, read_arrays
+from moodal.types import InputError, Task, Utterance
 
 ARRAYS = ("ids", "actor", "emotion", "emotion_names", "statement", "statement_text", "au_mean", "au_names")
 LICENCE = "CC BY-NC-SA 4.0"
@@ -35,7 +32,6 @@ def import_ravdess(
     audio: Path | None = None,
     overwrite: bool = False,
     folds: int = 6,
-    workers: int = 2,
     preset: str = "field",
     encoder: str | None = None,
 ) -> None:
@@ -47,14 +43,16 @@ def import_ravdess(
     """
     x = read_arrays(npz, ARRAYS)
     check_rows(npz, {name: x[name] for name in ("ids", "actor", "emotion", "statement", "au_mean")})
+    check_values(npz, "emotion", x["emotion"], range(len(x["emotion_names"])))
+    check_values(npz, "statement", x["statement"], range(1, 1 + len(x["statement_text"])))
     ids = [str(name) for name in x["ids"]]
     sounds = _sound_files(ids, npz.parent / "audio16k" if audio is None else audio)
     fold_of = actor_folds(x["actor"].tolist(), folds)
     utterances = _utterances(ids, x, fold_of)
-    text = TextEncoder(encoder)
     with new_dataset(target, overwrite=overwrite) as out:
+        text = TextEncoder(encoder)
         out.write_features(FeatureSpec(**text.spec()), ids, text.encode([u.text for u in utterances], ids))
-        frames = _progress(_frames(sounds, preset, workers), len(ids), "audio")
+        frames = _progress(_frames(sounds, preset), len(ids), "audio")
         out.write_features(FeatureSpec(**audio33.spec(preset)), ids, frames)
         out.write_features(_au_spec(x["au_names"]), ids, (row[None] for row in x["au_mean"]))
         out.finish(
@@ -77,9 +75,6 @@ def actor_folds(actors: Sequence[int], folds: int) -> dict[int, int]:
 
 def _utterances(ids: Sequence[str], x: dict[str, Array], fold_of: dict[int, int]) -> list[Utterance]:
     emotions, sentences = x["emotion_names"], x["statement_text"]
-    for name, codes, known in (("emotion", x["emotion"], emotions), ("statement", x["statement"] - 1, sentences)):
-        if codes.min() < 0 or codes.max() >= len(known):
-            raise InputError(f"{name} codes must name one of {len(known)} {name}s, got {sorted(set(codes.tolist()))}")
     return [
         Utterance(
             id=name,
@@ -98,7 +93,7 @@ def _utterances(ids: Sequence[str], x: dict[str, Array], fold_of: dict[int, int]
 def _sound_files(ids: Sequence[str], folder: Path) -> list[Path | None]:
     """The sound of each clip. Its name begins with 03 (audio only) where the id begins with 01 (audio and video)."""
     if not folder.is_dir():
-        raise InputError(f"there is no folder {folder} with the clips' sound; say where it is with audio=")
+        raise InputError(f"there is no folder {folder} with the clips' sound; name the one that has it (audio)")
     found = [_first(folder / f"03{name[2:]}{suffix}" for suffix in SUFFIXES) for name in ids]
     if not any(found):
         raise InputError(f"{folder} has no sound of these clips; {ids[0]} would be 03{ids[0][2:]}.flac or .wav")
@@ -109,22 +104,10 @@ def _first(paths: Iterable[Path]) -> Path | None:
     return next((p for p in paths if p.is_file()), None)
 
 
-def _frames(sounds: Sequence[Path | None], preset: str, workers: int) -> Iterator[Array | None]:
-    """Audio features in order, in at most two processes: beyond that the memory bus is the limit."""
-    jobs = [(path, preset) for path in sounds]
-    if workers <= 1:
-        yield from map(_clip_features, jobs)
-        return
-    try:
-        with ProcessPoolExecutor(min(workers, 2), multiprocessing.get_context("spawn")) as pool:
-            yield from pool.map(_clip_features, jobs, chunksize=8)
-    except BrokenProcessPool as e:
-        raise WorkError("a process reading sound ended early (memory?); try again with workers=1") from e
-
-
-def _clip_features(job: tuple[Path | None, str]) -> Array | None:
-    path, preset = job
-    return None if path is None else audio33.audio_features(audio33.read_audio(path), preset)
+def _frames(sounds: Iterable[Path | None], preset: str) -> Iterator[Array | None]:
+    """Audio features, None where there is no file. One process: a second one costs as much to start as it saves."""
+    for path in sounds:
+        yield None if path is None else audio33.audio_features(audio33.read_audio(path), preset)
 
 
 def _au_spec(names: Array) -> FeatureSpec:
