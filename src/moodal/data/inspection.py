@@ -212,15 +212,20 @@ def _label_agreement(utterances: Sequence[Utterance], classes: tuple[str, ...]) 
 
 
 def _score_agreement(utterances: Sequence[Utterance]) -> dict[str, Any]:
+    """confusion: signs negative, zero, positive; rows are the utterance's, columns the modality's."""
     found = {}
     for m in MODALITIES:
         pairs = [(u.score, u.modality_scores[m]) for u in utterances if u.score is not None and m in u.modality_scores]
         if pairs:
             x = np.array(pairs)
             varies = len(x) > 1 and bool((x.std(0) > 0).all())
+            signs = np.sign(x).astype(np.int64) + 1  # negative, zero, positive
+            confusion = np.zeros((3, 3), dtype=np.int64)
+            np.add.at(confusion, (signs[:, 0], signs[:, 1]), 1)
             found[m] = {
                 "labelled": len(x),
-                "same_sign": float((np.sign(x[:, 0]) == np.sign(x[:, 1])).mean()),
+                "same_sign": float(confusion.trace() / len(x)),
+                "confusion": confusion.tolist(),
                 "correlation": float(np.corrcoef(x.T)[0, 1]) if varies else None,
             }
     return found
@@ -287,7 +292,9 @@ def _fingerprints(x: Ragged) -> list[str | None]:
 def _lengths(x: Ragged) -> dict[str, Any]:
     """Steps of the utterances that have this modality, with a histogram for the picture."""
     steps = x.lengths[x.lengths > 0].numpy()
-    counts, edges = np.histogram(steps, bins=min(40, max(1, int(steps.max() - steps.min()) + 1)))
+    width = 1 + int(steps.max() - steps.min()) // 40  # whole steps, or some bins would hold fewer step counts
+    edges = steps.min() + width * np.arange((steps.max() - steps.min()) // width + 2)
+    counts, _ = np.histogram(steps, bins=edges)
     return {
         "min": int(steps.min()),
         "median": float(np.median(steps)),
@@ -756,8 +763,8 @@ def _reference_lines(r: dict[str, Any]) -> list[str]:
         lines.append(f"best possible accuracy on test (exact Bayes rule): {r['bayes_accuracy']:.3f}")
     if p := r["precision"]:
         lines.append(
-            f"{p['utterances']} utterances to test on: an accuracy of .8 is known to ±{100 * p['interval']:.1f} points; "
-            f"two models must differ by about {100 * p['difference']:.1f}"
+            f"{p['utterances']} utterances to test on: an accuracy of .8 is known to ±{100 * p['interval']:.1f} "
+            f"points; two models must differ by about {100 * p['difference']:.1f}"
         )
     if t := r["texts"]:
         lines.append(f"{t['distinct']} different texts in {t['present']} utterances that have one")
