@@ -138,11 +138,15 @@ def test_files_without_sound_are_refused_by_name(tmp_path):
         read_audio(tmp_path / "gone.wav")
 
 
+# Clips with two tunings that have nearly the same votes: the last bit of the spectrum decides.
+UNDECIDED = ["03-01-04-01-02-01-01", "03-01-05-01-01-02-01", "03-01-08-02-01-01-01", "03-01-08-02-02-02-01"]
+
+
 @pytest.mark.corpus
-def test_real_speech_gives_librosas_features():
-    files = sorted((DATA / "ravdess" / "audio16k").glob("*.flac"))[::300]
-    if not files:
-        pytest.skip(f"no RAVDESS sound under {DATA}; set MOODAL_DATA")
-    for file in files:
-        y = read_audio(file)
-        np.testing.assert_allclose(audio_features(y), librosa_features(y, htk=True), atol=1e-3, err_msg=file.name)
+@pytest.mark.parametrize("name", ["03-01-01-01-01-01-01", "03-01-06-02-01-02-24", *UNDECIDED])
+def test_real_speech_gives_librosas_features(name):
+    file = DATA / "ravdess" / "audio16k" / f"{name}.flac"
+    if not file.exists():
+        pytest.skip(f"{file} is not there; set MOODAL_DATA")
+    y = read_audio(file)
+    np.testing.assert_allclose(audio_features(y), librosa_features(y, htk=True), atol=1e-3)
