@@ -94,9 +94,9 @@ def _checked(y: Array) -> Array:
     return y.astype(np.float32)
 
 
-def _frames(y: Array, size: int, hop: int, *, mode: Any = "constant") -> Array:
+def _frames(y: Array, size: int, hop: int) -> Array:
     """(1 + samples // hop, size) read-only view: frame t is centred on sample t * hop."""
-    padded = np.pad(y, size // 2, mode=mode)
+    padded = np.pad(y, size // 2)
     view: Array = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
     return view
 

@@ -1,0 +1,108 @@
+"""One door for foreign data: picks the importer by format, and the recipe where the file is a known one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moodal.config import parse_assignments
+from moodal.recipes import recognise
+from moodal.types import InputError, unknown
+
+FORMATS = {"mmsa": (".pkl", ".pickle"), "npz": (".npz",), "table": (".csv", ".parquet")}
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What may be said about an import; None and empty mean not said. One that the format cannot use is refused."""
+
+    format: str | None = None
+    name: str | None = None
+    licence: str | None = None
+    folds_by: str | None = None
+    folds: int | None = None
+    split_by: str | None = None
+    fields: Sequence[str] = ()
+    features: Sequence[str] = ()
+    non_finite: str | None = None
+    protocol: str | None = None
+    audio: Path | None = None
+    overwrite: bool = False
+
+
+def import_data(source: Path, target: Path, options: ImportOptions) -> None:
+    """Make the data set folder ``target`` from ``source``."""
+    if not source.exists():
+        raise InputError(f"{source} does not exist")
+    kind = options.format or _format_of(source)
+    if kind not in FORMATS:
+        raise unknown("format", kind, FORMATS)
+    if kind == "mmsa":
+        _import_mmsa(source, target, options)
+    elif kind == "table":
+        _import_table(source, target, options)
+    else:
+        _import_npz(source, target, options)
+
+
+def _format_of(source: Path) -> str:
+    for name, suffixes in FORMATS.items():
+        if source.suffix.lower() in suffixes:
+            return name
+    raise InputError(f"{source}: its name does not tell the format; say --format mmsa, npz or table")
+
+
+def _import_mmsa(source: Path, target: Path, options: ImportOptions) -> None:
+    from moodal.data.mmsa import import_mmsa
+
+    _refuse(options, "a pickle", fields="--field", features="--features", protocol="--protocol", audio="--audio")
+    import_mmsa(source, target, **_common(options), non_finite=options.non_finite or "refuse")
+
+
+def _import_table(source: Path, target: Path, options: ImportOptions) -> None:
+    from moodal.data.table import import_table
+
+    _refuse(options, "a table", fields="--field", non_finite="--non-finite", protocol="--protocol", audio="--audio")
+    features = {m: Path(p) for m, p in parse_assignments(options.features).items()}
+    import_table(source, target, features=features, **_common(options))
+
+
+def _import_npz(source: Path, target: Path, options: ImportOptions) -> None:
+    from moodal.data.npz import import_npz
+    from moodal.recipes.mosi import import_mosi
+    from moodal.recipes.ravdess import import_ravdess
+
+    recipe = None if options.fields else recognise(source)
+    _refuse(options, "an npz file", features="--features", non_finite="--non-finite")
+    if recipe == "ravdess":
+        _refuse(options, "RAVDESS", name="--name", split_by="--split-by", protocol="--protocol", licence="--licence")
+        if options.folds_by not in (None, "actor", "speaker", "group"):
+            raise InputError(f"RAVDESS is folded by actor, not by {options.folds_by!r}; leave --folds-by out")
+        import_ravdess(source, target, audio=options.audio, folds=options.folds or 6, overwrite=options.overwrite)
+    elif recipe == "mosi":
+        said = {"name": "--name", "folds_by": "--folds-by", "split_by": "--split-by", "folds": "--folds"}
+        _refuse(options, "MOSI (its --protocol decides)", **said, audio="--audio", licence="--licence")
+        import_mosi(source, target, protocol=options.protocol or "official", overwrite=options.overwrite)
+    else:
+        _refuse(options, "an npz file", protocol="--protocol", audio="--audio")
+        import_npz(source, target, fields=parse_assignments(options.fields), **_common(options))
+
+
+def _common(options: ImportOptions) -> dict[str, Any]:
+    return {
+        "name": options.name,
+        "licence": options.licence or "unknown",
+        "folds_by": options.folds_by,
+        "num_folds": options.folds or 5,
+        "split_by": options.split_by,
+        "overwrite": options.overwrite,
+    }
+
+
+def _refuse(options: ImportOptions, what: str, **flags: str) -> None:
+    """An option that would be silently ignored is an error."""
+    for attribute, flag in flags.items():
+        if getattr(options, attribute):
+            raise InputError(f"{flag} means nothing for {what}; leave it out")
