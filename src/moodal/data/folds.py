@@ -96,6 +96,13 @@ def split_warnings(utterances: Sequence[Utterance], task: Task) -> list[str]:
             f"{hit['groups']} of {hit['of']} groups in {later} also occur in {first} ({hit['utterances']} utterances of"
             f" {later}): scores on {later} may be too good; fold or split by group for an honest number"
         )
+    folds: dict[str, set[int]] = defaultdict(set)
+    for u in utterances:
+        if u.group and u.fold is not None:
+            folds[u.group].add(u.fold)
+    cut = sum(len(f) > 1 for f in folds.values())
+    if cut:
+        found.append(f"{cut} of {len(folds)} groups are in more than one fold: scores may be too good; fold by group")
     seen: dict[str, set[str | None]] = defaultdict(set)
     for u in utterances:
         if u.split is not None or u.fold is not None:

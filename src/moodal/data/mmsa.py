@@ -266,7 +266,8 @@ def _stated_lengths(split: str, part: Part, m: str, notes: list[str]) -> Array:
         notes.append(
             f"{split}/{m}: {longer} lengths are beyond the {steps} steps of the file; those clips were cut there"
         )
-    return np.minimum(stated, steps).astype(int)
+    lengths: Array = np.minimum(stated, steps).astype(int)
+    return lengths
 
 
 def _extent(real: Array) -> tuple[Array, Array]:
