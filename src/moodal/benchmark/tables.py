@@ -676,7 +676,7 @@ def _contrast_grid(c: Comparison, contrasts: Sequence[Contrast]) -> tuple[list[s
 
 
 def as_rich(c: Comparison, *, width: int | None = None) -> Any:
-    """The table of scores as a rich renderable. ``width``: of the terminal; last columns that do not fit are left out."""
+    """The table of scores for rich. ``width``: of the terminal; last columns that do not fit are left out."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
