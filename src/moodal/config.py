@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +49,28 @@ class TrainingSettings:
 TRAINING_KEYS = tuple(f.name for f in fields(TrainingSettings))
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file, flat: ``{"lr": 0.001, "hidden": 64}``; tables may be used to group keys."""
-    try:
-        with path.open("rb") as f:
-            found = tomllib.load(f)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except tomllib.TOMLDecodeError as e:
-        raise InputError(f"{path} is not valid TOML: {e}") from e
-    flat: dict[str, Any] = {}
-    for key, value in found.items():
-        flat |= value if isinstance(value, dict) else {key: value}
-    return flat
+@dataclass(frozen=True)
+class Settings:
+    """Keys for every model that knows them, and keys for one model by its name."""
+
+    common: Mapping[str, Any] = field(default_factory=dict)
+    per_model: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def read_settings(file: Path | None, assignments: Iterable[str] = ()) -> Settings:
+    """A TOML file's keys (a table like ``[mre]`` is for that model alone), overruled by KEY=VALUE assignments."""
+    found: dict[str, Any] = {}
+    if file is not None:
+        try:
+            found = tomllib.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{file} does not exist") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+            raise InputError(f"{file} is not valid TOML: {e}") from e
+    given = parse_assignments(assignments)
+    common = {k: v for k, v in found.items() if not isinstance(v, dict)}
+    tables = {k: {n: x for n, x in v.items() if n not in given} for k, v in found.items() if isinstance(v, dict)}
+    return Settings({**common, **given}, tables)
 
 
 def parse_assignments(items: Iterable[str]) -> dict[str, str]:

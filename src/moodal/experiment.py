@@ -83,6 +83,14 @@ class Run:
         return self.path / "predictions.parquet"
 
     @property
+    def progress_file(self) -> Path:
+        """There while the run is under way: {"epoch", "epochs", "valid"}. For eyes only; nothing is resumed from it."""
+        return self.path / "progress.json"
+
+    def show_progress(self, epoch: int, epochs: int, valid: float) -> None:
+        self.progress_file.write_text(json.dumps({"epoch": epoch, "epochs": epochs, "valid": valid}), encoding="utf-8")
+
+    @property
     def is_done(self) -> bool:
         # the report is written last, so its presence means the run finished
         return self.report_file.exists()

@@ -163,8 +163,11 @@ class LDAStacking(LDAProduct):
             l1_ratios=(0,),
             use_legacy_attributes=False,
         ).fit(held_out, y)
-        self.get_buffer("weight").copy_(torch.from_numpy(combiner.coef_))
-        self.get_buffer("bias").copy_(torch.from_numpy(combiner.intercept_))
+        weight, bias = combiner.coef_, combiner.intercept_
+        if len(weight) == 1:  # two classes have one row: the logit of the second against the first
+            weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
+        self.get_buffer("weight").copy_(torch.from_numpy(weight))
+        self.get_buffer("bias").copy_(torch.from_numpy(bias))
 
     def log_probabilities(self, batch: Batch) -> Tensor:
         """(B, M C) each expert's log-posterior, side by side."""

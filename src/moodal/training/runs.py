@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -17,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from moodal import metrics
@@ -28,56 +31,59 @@ from moodal.training.loop import Fitted, fit_network, predict, random_seed
 from moodal.types import InputError, WorkError
 
 log = logging.getLogger(__name__)
-Done = Callable[[Run], None]
+OnChange = Callable[[int, list[Run]], None]  # how many runs are done, which are under way
+POLL_S = 0.5
 
 
 def train_all(
-    dataset: Path, root: Path, experiments: Sequence[Experiment], *, workers: int = 1, on_done: Done | None = None
+    dataset: Path, root: Path, experiments: Sequence[Experiment], *, workers: int = 1, on_change: OnChange | None = None
 ) -> list[Run]:
-    """Every experiment's run below ``root``; finished ones are skipped. ``on_done`` hears of each as it ends.
+    """Every experiment's run below ``root``; finished ones are skipped. ``on_change`` hears how far it is.
 
     All folders are checked before any work starts. A run that fails stops the rest; what was finished stays.
     """
     runs = [Run.of(root, e) for e in experiments]
-    todo = []
-    for run in runs:
-        if run.is_done:
-            if on_done:
-                on_done(run)
-        else:
-            todo.append(run)
-    if workers <= 1 or len(todo) <= 1:
-        for run in todo:
-            train_run(dataset, run)
-            if on_done:
-                on_done(run)
-    else:
-        _train_in_pool(dataset, todo, min(workers, len(todo)), on_done)
-    return runs
-
-
-def _train_in_pool(dataset: Path, todo: Sequence[Run], workers: int, on_done: Done | None) -> None:
+    todo = [run for run in runs if not run.is_done]
     # "spawn": a forked child would inherit torch's thread pools in an undefined state
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(max(1, min(workers, len(todo))), mp_context=context, initializer=_end_with_parent)
     waiting: dict[Future[None], Run] = {pool.submit(train_run, dataset, run): run for run in todo}
     try:
         while waiting:
-            finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            if on_change:
+                on_change(len(runs) - len(waiting), [run for run in waiting.values() if run.progress_file.exists()])
+            finished, _ = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
             for future in finished:
-                run = waiting.pop(future)
+                del waiting[future]
                 future.result()
-                if on_done:
-                    on_done(run)
     except BrokenProcessPool as e:
         raise WorkError("a training process died (out of memory?); run it again to continue, or use --workers 1") from e
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+    return runs
+
+
+def _end_with_parent() -> None:
+    """A killed command must not leave workers behind that write into the folders it will continue."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def train_run(dataset: Path, run: Run) -> None:
     """Train, predict valid and test, score, save; the report comes last. Continues what a killed run left."""
+    torch.set_num_threads(run.experiment.training.threads)
+    with threadpool_limits(run.experiment.training.threads):  # numpy's and scikit-learn's threads
+        _train_run(dataset, run)
+
+
+def _train_run(dataset: Path, run: Run) -> None:
     experiment = run.experiment
-    torch.set_num_threads(experiment.training.threads)
     data = _cached_dataset(dataset, experiment.task)
     if data.fingerprint != experiment.fingerprint:
         raise InputError(f"{dataset} has changed since the experiment was made; start it again")
@@ -134,6 +140,7 @@ def _fit(model: FusionModel, data: Dataset, rows: Mapping[str, Tensor], run: Run
         run.path / f"checkpoint-{phase}.safetensors",
         phase=phase,
         where=str(run.path),
+        progress=run.show_progress,
     )
 
 
@@ -171,8 +178,8 @@ def _save(
         timing = {"seconds": seconds, "seconds_per_epoch": per_epoch, "threads": run.experiment.training.threads}
         write_json(run.path / "timing.json", {**timing, "torch": torch.__version__})
     write_json(run.report_file, _report(run, data, rows, model, fitted, outputs))
-    for leftover in run.path.glob("checkpoint-*.safetensors"):
-        leftover.unlink()
+    for leftover in (run.progress_file, *run.path.glob("checkpoint-*.safetensors")):
+        leftover.unlink(missing_ok=True)
 
 
 def _report(

@@ -1,0 +1,305 @@
+"""The commands: parse, call one function, print. Results go to stdout, progress and warnings to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from moodal import __version__
+from moodal.config import Settings
+from moodal.types import InputError, WorkError
+
+app = typer.Typer(
+    name="moodal",
+    help="Reads emotion from text, voice and face together, and says how far each modality can be believed.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")]
+Seeds = Annotated[int, typer.Option(help="How many runs of each model, with seeds 0, 1, ...")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the runs; finished ones in it are skipped.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A training setting or an option of the models.")
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="TOML file of settings; a table like [mre] is for that model alone.")
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Runs trained at the same time, one thread each.  [default: one per core]")
+]
+TaskKind = Annotated[
+    str | None, typer.Option("--task", help="'regression' uses the scores of a data set that has classes and scores.")
+]
+Models = Annotated[
+    str, typer.Option(help="Comma-separated names; a variant is written mre@text_pooling=mean+hidden=32.")
+]
+
+DEMO_MODELS = (
+    "mre,mre_baseline,mre_rs,mre_cnce,lmf,lf_dnn,late_average,text_only,audio_only,vision_only,"
+    "lda,lda_product,lda_stacking"
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Reads emotion from text, voice and face together, and says how far each modality can be believed."""
+    if version:
+        print(f"moodal {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where the data set, the runs and the report go.")] = Path(
+        "moodal-demo"
+    ),
+    seeds: Seeds = 5,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """No data needed: simulates SDME, trains MRE, its ablation and controls, prints the table and writes the report."""
+    from moodal.data.simulate import simulate_sdme
+
+    data = out / "sdme"
+    if not (data / "dataset.json").exists():
+        simulate_sdme(data)
+    _compare(data, DEMO_MODELS, seeds, Settings(), out / "runs", workers, None, as_json)
+
+
+@app.command()
+def simulate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The data set folder to make.")],
+    clips: Annotated[int, typer.Option(help="How many clips; 3667 has exactly the counts of SDME's table.")] = 3667,
+    seed: Annotated[int, typer.Option(help="Another seed, another data set.")] = 0,
+    difficulty: Annotated[float, typer.Option(help="Multiplies the noise; 1 gives a Bayes limit of .87 to .90.")] = 1.0,
+    hard: Annotated[bool, typer.Option("--hard", help="The same as --difficulty 1.5.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Simulate SDME: its class counts and agreement rates, with the exact posterior of every clip beside it."""
+    from moodal.data.simulate import simulate_sdme
+
+    summary = simulate_sdme(folder, clips=clips, seed=seed, difficulty=1.5 if hard else difficulty, overwrite=overwrite)
+    if as_json:
+        _print_json({"path": str(folder), **summary})
+    else:
+        bayes, single = summary["bayes_accuracy"]["all"], summary["single_bayes_accuracy"]
+        alone = ", ".join(f"{m} {p['all']:.3f}" for m, p in single.items())
+        print(f"{folder}: {clips} clips; exact Bayes accuracy {bayes:.3f} (alone: {alone})")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="An MMSA .pkl, an .npz, or a table (.csv, .parquet).")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The data set folder to make.")],
+    format_: Annotated[
+        str | None, typer.Option("--format", help="mmsa, npz or table.  [default: by the file's name]")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the data set.  [default: the file's]")] = None,
+    licence: Annotated[str | None, typer.Option(help="Under which licence the data may be used.")] = None,
+    folds_by: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Cross-validation folds that keep this column's groups whole.")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(help="How many folds.  [default: 5; RAVDESS 6]")] = None,
+    split_by: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="A new 70/15/15 split that keeps this column's groups whole.")
+    ] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option("--field", metavar="FIELD=ARRAY", help="npz: which array is which, e.g. --field label=emotion."),
+    ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option("--features", metavar="MODALITY=FILE", help="table: the array file of each modality."),
+    ] = None,
+    non_finite: Annotated[
+        str | None, typer.Option(help="mmsa: NaN and inf in features: refuse, zero or drop_step.  [default: refuse]")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="MOSI's npz: official (default), or within_test: folds inside the test split.")
+    ] = None,
+    audio: Annotated[
+        Path | None, typer.Option(help="RAVDESS's npz: folder of the sound files.  [default: audio16k beside it]")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Make a data set folder from foreign data. No pickle is executed."""
+    from moodal.data.store import read_info
+    from moodal.recipes.importing import ImportOptions, import_data
+
+    options = ImportOptions(
+        format_, name, licence, folds_by, folds, split_by, field or [], features or [], non_finite, protocol, audio,
+        overwrite,
+    )  # fmt: skip
+    import_data(source, folder, options)
+    info = read_info(folder)
+    if as_json:
+        _print_json({"path": str(folder), **{k: info[k] for k in ("name", "task", "counts", "notes")}})
+    else:
+        count = info["counts"]["utterances"]
+        print(f"{folder}: {info['name']}, {count} utterances; look at it with moodal inspect {folder}")
+
+
+@app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data set folder.")],
+    picture: Annotated[Path | None, typer.Option(help="Also draw it: a .png or .svg file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What a careful person wants to know before training: counts, lengths, missing, leakage, agreement, health."""
+    from moodal.benchmark.dataset_figures import dataset_figure
+    from moodal.data.inspection import describe, inspect_dataset
+
+    report = inspect_dataset(folder)
+    if picture is not None:
+        dataset_figure(folder, report, picture)
+    _print_json(report) if as_json else print(describe(report))
+
+
+@app.command()
+def train(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data set folder.")],
+    model: Annotated[str, typer.Option(help="A model's name, or a variant like mre@hidden=32.")] = "mre",
+    seeds: Seeds = 5,
+    settings: Set = None,
+    config: Config = None,
+    out: Out = Path("runs"),
+    workers: Workers = None,
+    task: TaskKind = None,
+    as_json: Json = False,
+) -> None:
+    """Train one model once per seed (and fold). Finished runs are skipped; a run that was killed continues."""
+    from moodal.config import read_settings
+    from moodal.training.plan import train_models
+
+    trained = train_models(
+        folder, [model], seeds, read_settings(config, settings or []), out, workers=workers, task=task
+    )
+    rows = [row.as_dict() for row in trained]
+    if as_json:
+        _print_json({"runs": rows})
+        return
+    for r in rows:
+        score = ", ".join(f"{k} {v:.4f}" for k, v in r["test"].items())
+        print(f"{r['path']}: {'skipped (done before), ' if r['skipped'] else ''}{r['epochs']} epochs, test {score}")
+
+
+@app.command()
+def compare(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data set folder.")],
+    models: Models = DEMO_MODELS,
+    seeds: Seeds = 5,
+    settings: Set = None,
+    config: Config = None,
+    out: Out = Path("runs"),
+    workers: Workers = None,
+    task: TaskKind = None,
+    as_json: Json = False,
+) -> None:
+    """Train several models over several seeds and report them: table, paired tests, figures, an HTML page."""
+    from moodal.config import read_settings
+
+    _compare(folder, models, seeds, read_settings(config, settings or []), out, workers, task, as_json)
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Argument(metavar="RUNS", help="A folder of finished runs.")],
+    models: Annotated[str | None, typer.Option(help="Only these, comma-separated, in this order.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="What is printed: text, markdown, latex or csv.")] = "text",
+    as_json: Json = False,
+) -> None:
+    """The table, statistics, figures and HTML page of finished runs; nothing is trained."""
+    _report(out, models.split(",") if models else None, format_, as_json)
+
+
+def _compare(
+    folder: Path,
+    models: str,
+    seeds: int,
+    settings: Settings,
+    out: Path,
+    workers: int | None,
+    task: str | None,
+    as_json: bool,
+) -> None:
+    from moodal.training.plan import train_models
+
+    names = [n.strip() for n in models.split(",") if n.strip()]
+    train_models(folder, names, seeds, settings, out, workers=workers, task=task)
+    _report(out, names, "text", as_json)
+
+
+def _report(out: Path, names: list[str] | None, format_: str, as_json: bool) -> None:
+    from moodal.benchmark.report import write_report
+    from moodal.benchmark.results import read_results
+    from moodal.benchmark.tables import EMITTERS, compare_results
+    from moodal.benchmark.tables import as_json as comparison_json
+    from moodal.types import unknown
+
+    if format_ not in EMITTERS:
+        raise unknown("table format", format_, EMITTERS)
+    results = read_results(out, names)
+    comparison = compare_results(results)
+    files = write_report(results, comparison, out / "report")
+    if as_json:
+        _print_json({**comparison_json(comparison), "files": [str(f) for f in files]})
+        return
+    print(EMITTERS[format_](comparison))
+    print(f"report: {out / 'report' / 'report.html'}", file=sys.stderr)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def main() -> None:
+    """The command line's entry: errors become one sentence and an exit code (2 input, 1 the work failed)."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    argv = [a for a in sys.argv[1:] if a != "--debug"]
+    debug = len(argv) < len(sys.argv) - 1
+    try:
+        code = app(argv, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.UsageError as e:
+        _fail(_usage(e), 2)
+    except click.exceptions.Abort:
+        _fail("interrupted; the same command continues where it stopped", 130)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command continues where it stopped", 130)
+    except InputError as e:
+        if debug:
+            raise
+        _fail(str(e), 2)
+    except WorkError as e:
+        if debug:
+            raise
+        _fail(str(e), 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a reader like head has gone; that is no error
+        sys.exit(0)
+
+
+def _usage(error: click.UsageError) -> str:
+    return error.format_message()
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"moodal: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,142 @@
+"""From what a user asks ("mre, lmf with these settings, five seeds") to experiments, and the facts a report needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moodal.config import TRAINING_KEYS, Settings, TrainingSettings, parse_assignments, split_settings
+from moodal.data.simulate import read_truth
+from moodal.data.store import Dataset, read_dataset
+from moodal.experiment import Experiment, Run
+from moodal.files import read_json, write_json
+from moodal.models import MODELS, options_of
+from moodal.training.progress import progress_bar
+from moodal.training.runs import train_all
+from moodal.types import InputError, unknown
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run, and whether it was finished before it was asked for."""
+
+    run: Run
+    skipped: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain facts of the run; seconds are of the process that trained it."""
+        report, timing = self.run.report(), self.run.timing()
+        test = report["scores"]["test"]
+        main = ("accuracy", "f1_weighted") if "accuracy" in test else ("mae", "corr")
+        return {
+            "path": str(self.run.path),
+            "seed": self.run.experiment.seed,
+            "fold": self.run.experiment.fold,
+            "epochs": report["epochs"],
+            "best_epoch": report["best_epoch"],
+            "seconds_per_epoch": timing["seconds_per_epoch"],
+            "parameters": report["parameters"],
+            "skipped": self.skipped,
+            "test": {k: test[k] for k in main},
+        }
+
+
+def train_models(
+    folder: Path,
+    names: Sequence[str],
+    seeds: int,
+    settings: Settings,
+    out: Path,
+    *,
+    workers: int | None = None,
+    task: str | None = None,
+) -> list[Trained]:
+    """Every model of ``names`` on the data set in ``folder``, seeds 0, 1, ..: all their runs below ``out``.
+
+    ``workers`` runs at a time, one per core unless given; progress goes to stderr where that is a terminal.
+    """
+    data = read_dataset(folder, task=task)
+    experiments = plan_experiments(data, names, seeds, settings)
+    before = [run.is_done for run in (Run.of(out, e) for e in experiments)]
+    describe_benchmark(out, data)
+    with progress_bar(len(experiments)) as on_change:
+        runs = train_all(folder, out, experiments, workers=workers or os.cpu_count() or 1, on_change=on_change)
+    return [Trained(run, skipped) for run, skipped in zip(runs, before, strict=True)]
+
+
+def plan_experiments(data: Dataset, names: Sequence[str], seeds: int, settings: Settings) -> list[Experiment]:
+    """One experiment per model, seed and fold.
+
+    A name is a model's, or a variant ``model@key=value+key=value``. A setting that some models have goes to those;
+    one that none of them has is an error. With folds, training ends with a refit on train + valid unless told not to.
+    """
+    if seeds < 1:
+        raise InputError(f"--seeds must be at least 1, got {seeds}")
+    if len(set(names)) < len(names) or not names:
+        raise InputError(f"--models needs one or more different names, got {', '.join(names) or 'none'}")
+    known = {name: options_of(name.partition("@")[0]) for name in names}
+    _check_keys(settings, known)
+    folds: list[int | None] = list(range(data.num_folds)) or [None]
+    base = TrainingSettings(refit=data.num_folds > 0)
+    planned = []
+    for name in names:
+        model, _, variant = name.partition("@")
+        given = {k: v for k, v in settings.common.items() if k in known[name] or k in TRAINING_KEYS}
+        given |= settings.per_model.get(model, {})
+        given |= parse_assignments(variant.split("+")) if variant else {}
+        options, training = split_settings(given, known[name], base)
+        first = Experiment(name, model, data.name, data.fingerprint, 0, None, data.task.kind, options, training)
+        planned += [replace(first, seed=s, fold=k) for s in range(seeds) for k in folds]
+    return planned
+
+
+def _check_keys(settings: Settings, known: Mapping[str, Mapping[str, Any]]) -> None:
+    every = {*TRAINING_KEYS, *(k for options in known.values() for k in options)}
+    for key in settings.common:
+        if key not in every:
+            raise unknown("setting", key, every)
+    for model in settings.per_model:
+        if model not in MODELS:
+            raise unknown("model", model, MODELS)
+
+
+def describe_benchmark(root: Path, data: Dataset) -> None:
+    """Write what tables need to know of the data set into ``root``; a folder of another data set is refused."""
+    file = root / "benchmark.json"
+    facts = {
+        "name": data.name,
+        "path": str(data.path),
+        "fingerprint": data.fingerprint,
+        "task": {"classes": list(data.task.classes), "low": data.task.low, "high": data.task.high},
+        "folds": data.num_folds,
+        "limits": _limits(data),
+        "notes": [*data.info.get("notes", [])],
+    }
+    if file.exists():
+        found = read_json(file)
+        if (found["fingerprint"], found["task"]) != (data.fingerprint, facts["task"]):
+            raise InputError(f"{root} holds runs on {found['name']} as it was in {found['path']}; choose another --out")
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    write_json(file, facts)
+
+
+def _limits(data: Dataset) -> dict[str, dict[str, Any]]:
+    """What no model can beat on the test utterances, and what the best single modality could reach: simulation only."""
+    if not (data.path / "truth.parquet").exists() or not data.task.classes:
+        return {}
+    rows = data.index() if data.num_folds else data.index(split="test")
+    assert data.batch.labels is not None
+    y = data.batch.labels[rows].numpy()
+    truth = read_truth(data.path, [data.utterances[i].id for i in rows.tolist()])
+    single = {m: float(np.mean(p.argmax(1) == y)) for m, p in truth.single.items()}
+    best = max(single, key=lambda m: single[m])
+    return {
+        "bayes": {"accuracy": float(np.mean(truth.posterior.argmax(1) == y))},
+        "best_single": {"accuracy": single[best], "modality": best},
+    }
