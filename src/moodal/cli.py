@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from moodal import __version__
@@ -24,6 +23,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # click's; newer typers carry a click of their own
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")]
@@ -277,11 +278,9 @@ def main() -> None:
     try:
         code = app(argv, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except click.UsageError as e:
-        _fail(_usage(e), 2)
-    except click.exceptions.Abort:
-        _fail("interrupted; the same command continues where it stopped", 130)
-    except KeyboardInterrupt:
+    except UsageError as e:
+        _fail(str(e).rstrip("."), 2)
+    except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted; the same command continues where it stopped", 130)
     except InputError as e:
         if debug:
@@ -294,10 +293,6 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a reader like head has gone; that is no error
         sys.exit(0)
-
-
-def _usage(error: click.UsageError) -> str:
-    return error.format_message()
 
 
 def _fail(message: str, code: int) -> None:

@@ -110,7 +110,7 @@ class Run:
         there, here = _flat(found), _flat(asked)
         key = next(k for k in [*here, *there] if there.get(k) != here.get(k))
         raise InputError(
-            f"{self.path} holds another experiment ({key} is {there.get(key)!r} there and {here.get(key)!r} now); "
+            f"{self.path} holds another experiment ({key} is {there.get(key)} there and {here.get(key)} now); "
             "choose another --out, or delete that folder"
         )
 

@@ -89,7 +89,8 @@ def plan_experiments(data: Dataset, names: Sequence[str], seeds: int, settings: 
         given = {k: v for k, v in settings.common.items() if k in known[name] or k in TRAINING_KEYS}
         given |= settings.per_model.get(model, {})
         given |= parse_assignments(variant.split("+")) if variant else {}
-        options, training = split_settings(given, known[name], base)
+        chosen, training = split_settings(given, known[name], base)
+        options = {**known[name], **chosen}  # defaults too: they may change, a run's record may not
         first = Experiment(name, model, data.name, data.fingerprint, 0, None, data.task.kind, options, training)
         planned += [replace(first, seed=s, fold=k) for s in range(seeds) for k in folds]
     return planned
