@@ -191,11 +191,11 @@ def _draw_mean_relevance(ax: Any, m: ModelResult) -> None:
     ax.barh(m.modalities, mean, height=0.62, color=[MODALITY_COLOURS[k] for k in m.modalities])
     for i, value in enumerate(mean):
         ax.plot(per_seed[:, i], np.full(len(per_seed), i), "|", color=INK, ms=9, mew=1.1)
-        far = max(value, per_seed[:, i].max())
-        ax.annotate(f"{value:.2f}", (far, i), (6, 0), textcoords="offset points", va="center", fontsize=10, color=INK)
+        at = ("axes fraction", "data")
+        ax.annotate(f"{value:.2f}", (0.99, i), xycoords=at, ha="right", va="center", fontsize=10, color=INK)
     if np.allclose(m.relevance.sum(-1), 1, atol=1e-3):
         ax.axvline(1 / len(m.modalities), color=INK, lw=1, ls=":")  # what a model that does not tell them apart gives
-    ax.set_xlim(0, max(0.6, per_seed.max() * 1.2))
+    ax.set_xlim(0, max(0.6, per_seed.max() * 1.25))
     ax.invert_yaxis()
     _tidy(ax, m.title, grid="x")
 
