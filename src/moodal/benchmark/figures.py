@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from moodal import metrics
 from moodal.benchmark.results import Array, ModelResult, Results
-from moodal.benchmark.tables import PLAIN_UNITS, Comparison, Row, show
+from moodal.benchmark.tables import PLAIN_UNITS, Comparison, Row, limit_titles, show
 from moodal.files import read_json, write_atomic
 from moodal.metrics import HIGHER_IS_BETTER
 from moodal.types import MODALITIES
@@ -35,6 +35,7 @@ DARK_CELL = 0.6  # a share above this has a dark cell, so its number is white
 BINS = 10  # of the calibration curve
 FEW = 20  # predictions; a bin with fewer says little and is drawn hollow
 DPI = 150
+PLAIN_TEXT = {"text.parse_math": False}  # a dollar sign in a name is a dollar sign, not a formula
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def draw_figures(results: Results, comparison: Comparison) -> list[Picture]:
         draw_scores,
         draw_training,
     )
-    return [picture for make in makers if (picture := make(results, comparison)) is not None]
+    with rc_context(PLAIN_TEXT):
+        return [picture for make in makers if (picture := make(results, comparison)) is not None]
 
 
 def save_picture(picture: Picture, folder: Path) -> list[Path]:
@@ -74,7 +76,7 @@ def write_figures(results: Results, comparison: Comparison, folder: Path) -> lis
 
 
 def _save(figure: Figure, kind: str, file: Path) -> None:
-    with rc_context({"svg.hashsalt": "moodal"}):  # else ids inside the SVG are random
+    with rc_context({**PLAIN_TEXT, "svg.hashsalt": "moodal"}):  # else ids inside the SVG are random
         figure.savefig(file, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
 
 
@@ -142,8 +144,7 @@ def _interval(low: float, high: float, metric: str) -> str:
 
 
 def _forest_limits(ax: Any, c: Comparison, scale: float) -> None:
-    known = (("constant", c.constant_answer, ":"), ("best_single", "best possible, one modality", "--"))
-    for key, said, style in (*known, ("bayes", "best possible", "-")):
+    for (key, said), style in zip(limit_titles(c).items(), (":", "--", "-"), strict=True):
         if c.main in c.limits.get(key, {}):
             value = c.limits[key][c.main]
             ax.axvline(scale * value, color=INK, lw=1.1, ls=style, zorder=0, label=f"{said} {show(value, c.main)}")

@@ -33,8 +33,9 @@ from moodal.benchmark.tables import (
     show_p,
     yardstick_contrasts,
 )
-from moodal.config import TrainingSettings
+from moodal.config import TRAINING_KEYS, TrainingSettings
 from moodal.files import write_atomic, write_json
+from moodal.models import options_of
 
 TEMPLATE = Path(__file__).with_name("report.html")
 NARROW = ("calibration", "scores")  # pictures that need no full width
@@ -236,25 +237,39 @@ def _model_row(m: ModelResult) -> str:
 
 
 def _changed(m: ModelResult) -> dict[str, Any]:
-    """Options that were given, and training settings other than the defaults."""
-    defaults = asdict(TrainingSettings())
-    return {**m.options, **{k: v for k, v in m.training.items() if defaults.get(k) != v}}
+    """Options and training settings other than the defaults."""
+    defaults = {**options_of(m.model), **asdict(TrainingSettings())}
+    return {k: v for k, v in {**m.options, **m.training}.items() if defaults.get(k) != v}
 
 
 def reproduce_command(results: Results) -> str:
     """The command line that makes these runs again; one per model where their settings differ."""
-    path, out = shlex.quote(results.path), shlex.quote(str(results.root))
-    changed = {m.name: _changed(m) for m in results.models}
+    path, out = shlex.quote(results.path), f"--out {shlex.quote(str(results.root))}"
+    task = "" if results.task.classes else " --task regression"
+    asked = {m.name: _asked(m, results.folds) for m in results.models}
     seeds = {m.name: max(m.seeds) + 1 for m in results.models}
-    first = next(iter(changed))
-    if all(v == changed[first] for v in changed.values()) and len(set(seeds.values())) == 1:
-        names = shlex.quote(",".join(changed))
-        return f"moodal compare {path} --models {names} --seeds {seeds[first]}{_set(changed[first])} --out {out}"
+    common = {k: v for settings in asked.values() for k, v in settings.items()}
+    fits = all(asked[m.name] == {k: v for k, v in common.items() if k in _settable(m)} for m in results.models)
+    if fits and len(set(seeds.values())) == 1:
+        names = shlex.quote(",".join(asked))
+        return f"moodal compare {path} --models {names} --seeds {max(seeds.values())}{_set(common)}{task} {out}"
     lines = [
-        f"moodal train {path} --model {shlex.quote(m.model)} --seeds {seeds[m.name]}{_set(changed[m.name])} --out {out}"
-        for m in results.models
+        f"moodal train {path} --model {shlex.quote(name)} --seeds {seeds[name]}{_set(settings)}{task} {out}"
+        for name, settings in asked.items()
     ]
-    return "\n".join([*lines, f"moodal report {out}"])
+    return "\n".join([*lines, f"moodal report {shlex.quote(str(results.root))}"])
+
+
+def _asked(m: ModelResult, folds: int) -> dict[str, Any]:
+    """What must be said with --set: neither what the name says (model@key=value) nor what folds bring, a refit."""
+    named = {item.partition("=")[0] for item in m.name.partition("@")[2].split("+")}
+    asked = {k: v for k, v in _changed(m).items() if k not in named and k != "refit"}
+    return asked if m.training["refit"] == (folds > 0) else {**asked, "refit": m.training["refit"]}
+
+
+def _settable(m: ModelResult) -> set[str]:
+    named = {item.partition("=")[0] for item in m.name.partition("@")[2].split("+")}
+    return {*options_of(m.model), *TRAINING_KEYS} - named
 
 
 def _set(settings: Mapping[str, Any]) -> str:

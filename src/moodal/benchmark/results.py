@@ -64,7 +64,7 @@ class Results:
     """Everything under one runs folder. All models predict the same utterances: ids, y, groups (N,).
 
     path: the data set folder; folds: 0 for fixed splits; limits: the simulation's exact limits on the test utterances,
-    where they are known ("bayes" and "best_single": {"accuracy": ..}), and otherwise empty.
+    where they are known ("bayes" and "best_single": {"accuracy": .., "modality": ..}), and otherwise empty.
     """
 
     root: Path
@@ -76,7 +76,7 @@ class Results:
     y: npt.NDArray[Any]
     groups: npt.NDArray[np.str_]
     models: tuple[ModelResult, ...]
-    limits: Mapping[str, Mapping[str, float]]
+    limits: Mapping[str, Mapping[str, Any]]
     notes: tuple[str, ...]
 
     def scores(self, model: ModelResult) -> list[dict[str, float]]:

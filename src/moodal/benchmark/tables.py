@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -89,7 +89,7 @@ class Comparison:
     paired: tuple[Contrast, ...]
     best_candidate: Mapping[str, str]
     best_control: Mapping[str, str]
-    limits: Mapping[str, Mapping[str, float]]
+    limits: Mapping[str, Mapping[str, Any]]
     constant_answer: str
     share_of_gap: Mapping[str, float]
     relevance: Mapping[str, Mapping[str, float]]
@@ -240,7 +240,7 @@ def _constant_answer(results: Results) -> tuple[str, dict[str, float]]:
     return f"always {task.classes[most]!r}", {k: v for k, v in found.items() if k not in ("nll", "ece")}
 
 
-def _share_of_gap(rows: Sequence[Row], limits: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def _share_of_gap(rows: Sequence[Row], limits: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """How much of the way from the best single modality to the best possible answer each model goes."""
     best, single = (limits.get(k, {}).get("accuracy") for k in ("bayes", "best_single"))
     if best is None or single is None or best <= single:
@@ -569,16 +569,18 @@ def printed_lines(c: Comparison) -> list[Line]:
     for name, title in c.titles.items():
         part = "control" if name in c.controls else "candidate"
         lines.append(Line(title, part, tuple(_cell(c, name, k, best[k]) for k in c.shown), name in c.constant))
-    for key, title in (
-        ("constant", c.constant_answer),
-        ("best_single", "best possible, one modality"),
-        ("bayes", "best possible (Bayes)"),
-    ):
+    for key, title in limit_titles(c).items():
         known = c.limits.get(key, {})
         if any(k in known for k in c.shown):
             cells = tuple(Cell(show(known[k], k) if k in known else "") for k in c.shown)
             lines.append(Line(title, "limit", cells))
     return lines
+
+
+def limit_titles(c: Comparison) -> dict[str, str]:
+    """What is known without a model, by its key in ``limits``, from the lowest to the highest."""
+    single = c.limits.get("best_single", {}).get("modality", "one modality")
+    return {"constant": c.constant_answer, "best_single": f"best possible, {single} alone", "bayes": "best possible"}
 
 
 def _cell(c: Comparison, name: str, metric: str, best: str) -> Cell:
@@ -798,3 +800,11 @@ def as_csv(c: Comparison) -> str:
     writer.writeheader()
     writer.writerows(asdict(row) for row in c.rows)
     return out.getvalue()
+
+
+EMITTERS: dict[str, Callable[[Comparison], str]] = {
+    "text": as_text,
+    "markdown": as_markdown,
+    "latex": as_latex,
+    "csv": as_csv,
+}
