@@ -1,0 +1,47 @@
+# Two commands on a fresh machine: make demo, make test. After either, .venv/bin/moodal works.
+
+# torch comes first and alone, so that one can say where from, for example the small build for CPUs:
+#   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+TORCH ?= torch==2.13.0
+# the first that runs and is new enough: a name alone proves nothing (pyenv has shims for absent versions)
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check bench docs
+
+demo: .venv/.base
+	$(BIN)/moodal demo
+
+test: check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/.dev
+	$(BIN)/python benchmarks/speed.py
+
+docs: .venv/.dev
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
+# Each step leaves a stamp when it has ended well, so an interrupted installation is taken up again.
+.venv/.torch:
+	@test -n "$(PYTHON)" || { echo "moodal needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	@echo "installing torch and the other packages; this takes minutes, once"
+	$(INSTALL) $(TORCH)
+	@touch $@
+
+.venv/.base: .venv/.torch pyproject.toml constraints.txt
+	$(INSTALL) -c constraints.txt -e .
+	@touch $@
+
+.venv/.dev: .venv/.base
+	$(INSTALL) -c constraints.txt -e '.[dev,text,docs]'
+	@touch $@
