@@ -106,7 +106,7 @@ def simulate(
 
 @app.command("import")
 def import_(
-    source: Annotated[Path, typer.Argument(help="An MMSA .pkl, an .npz, or a table (.csv, .parquet).")],
+    source: Annotated[Path, typer.Argument(help="An MMSA .pkl, an .npz, or a table (.csv, .tsv, .parquet).")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The data set folder to make.")],
     format_: Annotated[
         str | None, typer.Option("--format", help="mmsa, npz or table.  [default: by the file's name]")
@@ -122,11 +122,19 @@ def import_(
     ] = None,
     field: Annotated[
         list[str] | None,
-        typer.Option("--field", metavar="FIELD=ARRAY", help="npz: which array is which, e.g. --field label=emotion."),
+        typer.Option(
+            "--field", metavar="FIELD=NAME", help="npz, table: which array or column is which, e.g. label=emotion."
+        ),
     ] = None,
     features: Annotated[
         list[str] | None,
         typer.Option("--features", metavar="MODALITY=FILE", help="table: the array file of each modality."),
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="npz, table: the class names that labels 0, 1, ... count.")
+    ] = None,
+    interval: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="npz, table: where scores may lie.  [default: their range]")
     ] = None,
     non_finite: Annotated[
         str | None, typer.Option(help="mmsa: NaN and inf in features: refuse, zero or drop_step.  [default: refuse]")
@@ -145,8 +153,8 @@ def import_(
     from moodal.recipes.importing import ImportOptions, import_data
 
     options = ImportOptions(
-        format_, name, licence, folds_by, folds, split_by, field or [], features or [], non_finite, protocol, audio,
-        overwrite,
+        format_, name, licence, folds_by, folds, split_by, field or [], features or [], classes, interval,
+        non_finite, protocol, audio, overwrite,
     )  # fmt: skip
     import_data(source, folder, options)
     info = read_info(folder)
@@ -165,7 +173,8 @@ def inspect(
 ) -> None:
     """What a careful person wants to know before training: counts, lengths, missing, leakage, agreement, health."""
     from moodal.benchmark.dataset_figures import dataset_figure
-    from moodal.data.inspection import describe, inspect_dataset
+    from moodal.data.inspection import inspect_dataset
+    from moodal.data.inspection_text import describe
 
     report = inspect_dataset(folder)
     if picture is not None:

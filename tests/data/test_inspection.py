@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from moodal.benchmark.dataset_figures import dataset_figure, draw_dataset
-from moodal.data.inspection import describe, inspect_dataset
+from moodal.data.inspection import inspect_dataset
+from moodal.data.inspection_text import describe
 from moodal.data.simulate import TABLE, simulate_sdme
 from moodal.data.store import FeatureSpec, new_dataset, read_info
 from moodal.types import InputError, Task, Utterance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from moodal.config import parse_assignments
 from moodal.recipes import recognise
 from moodal.types import InputError, unknown
 
-FORMATS = {"mmsa": (".pkl", ".pickle"), "npz": (".npz",), "table": (".csv", ".parquet")}
+FORMATS = {"mmsa": (".pkl", ".pickle"), "npz": (".npz",), "table": (".csv", ".tsv", ".parquet")}
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class ImportOptions:
     split_by: str | None = None
     fields: Sequence[str] = ()
     features: Sequence[str] = ()
+    class_names: str | None = None
+    interval: str | None = None
     non_finite: str | None = None
     protocol: str | None = None
     audio: Path | None = None
@@ -57,16 +60,18 @@ def _format_of(source: Path) -> str:
 def _import_mmsa(source: Path, target: Path, options: ImportOptions) -> None:
     from moodal.data.mmsa import import_mmsa
 
-    _refuse(options, "a pickle", fields="--field", features="--features", protocol="--protocol", audio="--audio")
+    _refuse(options, "a pickle", fields="--field", features="--features", class_names="--classes")
+    _refuse(options, "a pickle", interval="--interval", protocol="--protocol", audio="--audio")
     import_mmsa(source, target, **_common(options), non_finite=options.non_finite or "refuse")
 
 
 def _import_table(source: Path, target: Path, options: ImportOptions) -> None:
     from moodal.data.table import import_table
 
-    _refuse(options, "a table", fields="--field", non_finite="--non-finite", protocol="--protocol", audio="--audio")
+    _refuse(options, "a table", non_finite="--non-finite", protocol="--protocol", audio="--audio")
     features = {m: Path(p) for m, p in parse_assignments(options.features).items()}
-    import_table(source, target, features=features, **_common(options))
+    fields = parse_assignments(options.fields)
+    import_table(source, target, features=features, fields=fields, **_labels(options), **_common(options))
 
 
 def _import_npz(source: Path, target: Path, options: ImportOptions) -> None:
@@ -76,26 +81,59 @@ def _import_npz(source: Path, target: Path, options: ImportOptions) -> None:
 
     recipe = None if options.fields else recognise(source)
     _refuse(options, "an npz file", features="--features", non_finite="--non-finite")
+    if recipe is not None:
+        _refuse(options, f"{recipe.upper()} (its recipe knows them)", class_names="--classes", interval="--interval")
     if recipe == "ravdess":
         _refuse(options, "RAVDESS", name="--name", split_by="--split-by", protocol="--protocol", licence="--licence")
         if options.folds_by not in (None, "actor", "speaker", "group"):
             raise InputError(f"RAVDESS is folded by actor, not by {options.folds_by!r}; leave --folds-by out")
-        import_ravdess(source, target, audio=options.audio, folds=options.folds or 6, overwrite=options.overwrite)
+        import_ravdess(
+            source,
+            target,
+            audio=options.audio,
+            folds=6 if options.folds is None else options.folds,
+            overwrite=options.overwrite,
+        )
     elif recipe == "mosi":
         said = {"name": "--name", "folds_by": "--folds-by", "split_by": "--split-by", "folds": "--folds"}
         _refuse(options, "MOSI (its --protocol decides)", **said, audio="--audio", licence="--licence")
         import_mosi(source, target, protocol=options.protocol or "official", overwrite=options.overwrite)
     else:
         _refuse(options, "an npz file", protocol="--protocol", audio="--audio")
-        import_npz(source, target, fields=parse_assignments(options.fields), **_common(options))
+        fields = parse_assignments(options.fields)
+        if "class_names" in fields:
+            _refuse(options, "a file whose --field class_names holds them", class_names="--classes")
+        import_npz(source, target, fields=fields, **_labels(options), **_common(options))
+
+
+def _labels(options: ImportOptions) -> dict[str, Any]:
+    """What whole-number labels count, and where scores may lie."""
+    names = None
+    if options.class_names is not None:
+        names = [c.strip() for c in options.class_names.split(",")]
+        if "" in names:
+            raise InputError(f"--classes needs names with commas between them, got {options.class_names!r}")
+    return {"class_names": names, "interval": None if options.interval is None else _interval(options.interval)}
+
+
+def _interval(text: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise InputError(f"--interval needs two numbers like -3,3, got {text!r}") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(f"--interval needs a lower number before a higher one, got {text!r}")
+    return low, high
 
 
 def _common(options: ImportOptions) -> dict[str, Any]:
+    if options.folds is not None and not options.folds_by:
+        raise InputError("--folds needs --folds-by COLUMN: folds keep the groups of a column whole")
     return {
         "name": options.name,
         "licence": options.licence or "unknown",
         "folds_by": options.folds_by,
-        "num_folds": options.folds or 5,
+        "num_folds": 5 if options.folds is None else options.folds,
         "split_by": options.split_by,
         "overwrite": options.overwrite,
     }
@@ -104,5 +142,5 @@ def _common(options: ImportOptions) -> dict[str, Any]:
 def _refuse(options: ImportOptions, what: str, **flags: str) -> None:
     """An option that would be silently ignored is an error."""
     for attribute, flag in flags.items():
-        if getattr(options, attribute):
+        if getattr(options, attribute) not in (None, (), []):
             raise InputError(f"{flag} means nothing for {what}; leave it out")
