@@ -51,7 +51,7 @@ def options_of(name: str) -> dict[str, Any]:
     if entry is None:
         raise unknown("model", name, MODELS)
     found: dict[str, Any] = {}
-    for cls in entry.cls.__mro__:  # a subclass that passes **options on takes its parent's
+    for cls in entry.cls.__mro__:  # a subclass passes its **inputs or **options on to its parent
         if "__init__" not in vars(cls):
             continue
         parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()

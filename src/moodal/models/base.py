@@ -38,25 +38,40 @@ class Output:
 class FusionModel(nn.Module):
     """A model of the zoo. Subclasses implement ``fuse``; training may call three hooks.
 
-    ``pooling`` says what a modality is reduced to before anything is learned: "none" (all steps), "mean", "mean_std".
-    Standardisation is fitted on the training split and lives in buffers, so a loaded model takes raw features.
+    ``*_pooling`` says what a modality is reduced to before anything is learned: "none" (all steps), "mean" or
+    "mean_std". ``standardise``: "scale" gives every feature mean 0 and deviation 1; "whiten" also removes the
+    correlations within a pooled modality (Ledoit-Wolf covariance; sequences are scaled). Both are fitted on the
+    training split and live in buffers, so a loaded model takes raw features.
     """
 
     is_control: ClassVar[bool] = False  # a yardstick, not a candidate: tables compare against it
     closed_form: ClassVar[bool] = False  # has ``fit`` and is not trained by gradient
 
-    def __init__(self, dims: Mapping[str, int], task: Task, pooling: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        task: Task,
+        *,
+        text_pooling: str = "none",
+        audio_pooling: str = "mean",
+        vision_pooling: str = "mean",
+        standardise: str = "whiten",
+    ) -> None:
         super().__init__()
+        if standardise not in ("scale", "whiten"):
+            raise InputError(f"standardise must be scale or whiten, got {standardise!r}")
+        pooling = {"text": text_pooling, "audio": audio_pooling, "vision": vision_pooling}
         self.task = task
         self.modalities = tuple(m for m in MODALITIES if m in dims)
-        self.pooling = {m: (pooling or {}).get(m, "none") for m in self.modalities}
+        self.pooling = {m: pooling[m] for m in self.modalities}
         for m, how in self.pooling.items():
             if how not in POOLINGS:
                 raise InputError(f"pooling of {m} must be one of {', '.join(POOLINGS)}, got {how!r}")
         self.dims = {m: dims[m] * max(1, len(POOLINGS[self.pooling[m]])) for m in self.modalities}
+        self.whitened = {m: standardise == "whiten" and self.pooling[m] != "none" for m in self.modalities}
         for m, dim in self.dims.items():
             self.register_buffer(f"mean_{m}", torch.zeros(dim))
-            self.register_buffer(f"scale_{m}", torch.ones(dim))
+            self.register_buffer(f"scale_{m}", torch.eye(dim) if self.whitened[m] else torch.ones(dim))
 
     def pool(self, batch: Batch) -> Batch:
         """Sequences reduced as ``pooling`` says: one step per present utterance, or all of them."""
@@ -64,19 +79,22 @@ class FusionModel(nn.Module):
         return replace(batch, inputs=pooled)
 
     def fit_standardisation(self, train: Batch) -> None:
-        """Mean and standard deviation of every pooled feature over the real steps of the training split."""
+        """Mean and scale of every pooled feature over the real steps of the training split."""
         for m, x in self.pool(train).inputs.items():
-            mean, scale = _moments(x.values)
+            mean, deviation = _moments(x.values)
+            scale = _whitening(x.values, mean, deviation) if self.whitened[m] else 1 / deviation
             self.get_buffer(f"mean_{m}").copy_(mean)
             self.get_buffer(f"scale_{m}").copy_(scale)
 
     def prepare(self, batch: Batch) -> Batch:
         """Pool and standardise: what is fixed once the training split is known, and so needs doing only once."""
-        standard = {
-            m: Ragged((x.values - self.get_buffer(f"mean_{m}")) / self.get_buffer(f"scale_{m}"), x.lengths)
-            for m, x in self.pool(batch).inputs.items()
-        }
+        standard = {m: Ragged(self._standard(m, x.values), x.lengths) for m, x in self.pool(batch).inputs.items()}
         return replace(batch, inputs=standard)
+
+    def _standard(self, modality: str, x: Tensor) -> Tensor:
+        centred, scale = x - self.get_buffer(f"mean_{modality}"), self.get_buffer(f"scale_{modality}")
+        out: Tensor = centred @ scale if self.whitened[modality] else centred.mul_(scale)
+        return out
 
     def fuse(self, batch: Batch) -> Output:
         """The learned part. ``batch`` has gone through ``prepare``."""
@@ -122,3 +140,16 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     std = var.sqrt()
     constant = std <= 1e-6 * mean.abs().clamp(min=1.0)
     return mean.float(), torch.where(constant, 1.0, std).float()
+
+
+def _whitening(x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """(D, D) W with (x - mean) W uncorrelated: the inverse root of the shrunk covariance of the scaled columns."""
+    if len(x) < 2:
+        return torch.diag(1 / deviation)
+    from sklearn.covariance import ledoit_wolf
+
+    covariance, _ = ledoit_wolf(((x - mean) / deviation).double().numpy(), assume_centered=True)
+    values, vectors = torch.linalg.eigh(torch.from_numpy(covariance))
+    root = vectors / values.clamp(min=1e-6).sqrt() @ vectors.t()
+    weight: Tensor = (root / deviation.double()[:, None]).float()
+    return weight

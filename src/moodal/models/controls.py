@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +27,12 @@ class Unimodal(FusionModel):
         modality: str,
         hidden: int = 64,
         dropout: float = 0.2,
-        pooling: str = "default",
+        **inputs: Any,
     ) -> None:
         if modality not in dims:
             raise InputError(f"this data set has no {modality}; it has {', '.join(dims)}")
-        how = pooling if pooling != "default" else "none" if modality == "text" else "mean"
-        super().__init__({modality: dims[modality]}, task, {modality: how})
-        self.encoder = encoder(how, self.dims[modality], hidden, dropout)
+        super().__init__({modality: dims[modality]}, task, **inputs)
+        self.encoder = encoder(self.pooling[modality], self.dims[modality], hidden, dropout)
         self.head = nn.Linear(hidden, task.num_outputs)
 
     def fuse(self, batch: Batch) -> Output:
@@ -56,11 +56,9 @@ class LateAverage(FusionModel):
         *,
         hidden: int = 64,
         dropout: float = 0.2,
-        text_pooling: str = "none",
-        audio_pooling: str = "mean",
-        vision_pooling: str = "mean",
+        **inputs: Any,
     ) -> None:
-        super().__init__(dims, task, {"text": text_pooling, "audio": audio_pooling, "vision": vision_pooling})
+        super().__init__(dims, task, **inputs)
         self.encoders = nn.ModuleDict(
             {m: encoder(self.pooling[m], self.dims[m], hidden, dropout) for m in self.modalities}
         )
@@ -107,11 +105,9 @@ class LFDNN(FusionModel):
         *,
         hidden: int = 64,
         dropout: float = 0.2,
-        text_pooling: str = "none",
-        audio_pooling: str = "mean",
-        vision_pooling: str = "mean",
+        **inputs: Any,
     ) -> None:
-        super().__init__(dims, task, {"text": text_pooling, "audio": audio_pooling, "vision": vision_pooling})
+        super().__init__(dims, task, **inputs)
         self.encoders = nn.ModuleDict(
             {m: encoder(self.pooling[m], self.dims[m], hidden, dropout) for m in self.modalities}
         )

@@ -36,10 +36,10 @@ class _Discriminant(FusionModel):
         task: Task,
         *,
         text_pooling: str = "mean",
-        audio_pooling: str = "mean",
-        vision_pooling: str = "mean",
+        standardise: str = "scale",
+        **inputs: Any,
     ) -> None:
-        super().__init__(dims, task, {"text": text_pooling, "audio": audio_pooling, "vision": vision_pooling})
+        super().__init__(dims, task, text_pooling=text_pooling, standardise=standardise, **inputs)
         if not task.classes:
             raise InputError("discriminant analysis needs classes; for scores choose another model")
         if "none" in self.pooling.values():

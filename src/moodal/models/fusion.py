@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from torch import Tensor, nn
 
@@ -23,9 +25,10 @@ class LowRankFusion(nn.Module):
 
     def forward(self, h: Tensor | list[Tensor]) -> Tensor:
         rows = list(h.unbind(1)) if isinstance(h, Tensor) else h
-        z = [torch.einsum("bi,ric->brc", append_one(x), w) for x, w in zip(rows, self.factors, strict=True)]
-        product = torch.stack(z).prod(0)  # (B, R, C)
-        return torch.einsum("qr,brc->bc", self.weights, product) + self.bias
+        z = [append_one(x) @ w for x, w in zip(rows, self.factors, strict=True)]  # (R, B, C) each
+        product = reduce(torch.mul, z)
+        out: Tensor = (self.weights.view(-1, 1, 1) * product).sum(0) + self.bias
+        return out
 
 
 def append_one(x: Tensor) -> Tensor:

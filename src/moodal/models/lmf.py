@@ -9,6 +9,7 @@ audio and vision are averaged over real steps only, and the text dropout is acti
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +36,9 @@ class LMF(FusionModel):
         vision_hidden: int = 64,
         rank: int = 4,
         dropout: float = 0.2,
-        text_pooling: str = "none",
-        audio_pooling: str = "mean",
-        vision_pooling: str = "mean",
+        **inputs: Any,
     ) -> None:
-        super().__init__(dims, task, {"text": text_pooling, "audio": audio_pooling, "vision": vision_pooling})
+        super().__init__(dims, task, **inputs)
         widths = {"text": text_hidden, "audio": audio_hidden, "vision": vision_hidden}
         self.subnets = nn.ModuleDict(
             {

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import permutations
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,11 +46,9 @@ class MRE(FusionModel):
         relevance: str = "softmax",
         detach_relevance: bool = False,
         rescale: bool = True,
-        text_pooling: str = "none",
-        audio_pooling: str = "mean",
-        vision_pooling: str = "mean",
+        **inputs: Any,
     ) -> None:
-        super().__init__(dims, task, {"text": text_pooling, "audio": audio_pooling, "vision": vision_pooling})
+        super().__init__(dims, task, **inputs)
         if relevance not in ("softmax", "sigmoid"):
             raise InputError(f"relevance must be softmax or sigmoid, got {relevance!r}")
         self.w_rs, self.w_cnce, self.temperature = w_rs, w_cnce, temperature
@@ -70,8 +69,9 @@ class MRE(FusionModel):
         r = self._relevance(self.m1(attended).squeeze(-1), present)  # (B, M)
         scale = present.sum(1, keepdim=True) if self.rescale and self.relevance == "softmax" else 1
         weighted = (r * scale)[:, :, None] * bag  # S_hat (B, M, H), eq. 4
-        unimodal = self.m2(attended)  # (B, M, C)
-        pooled = self.m2((r[:, :, None] * attended).sum(1))  # (B, C)
+        mixture = (r[:, :, None] * attended).sum(1, keepdim=True)  # (B, 1, H)
+        estimates = self.m2(torch.cat([attended, mixture], dim=1))  # (B, M + 1, C)
+        unimodal, pooled = estimates[:, :-1], estimates[:, -1]
         return Output(
             self.fusion(weighted),
             {"bag": bag, "weighted_bag": weighted, "pooled_logits": pooled},
