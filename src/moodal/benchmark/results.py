@@ -222,17 +222,23 @@ def _check_folds(name: str, seeds: Mapping[int, Sequence[Path]], folds: int) -> 
 def _common_experiment(name: str, seeds: Mapping[int, Sequence[Path]]) -> dict[str, Any]:
     """What was asked, but for seed and fold. Runs that were asked different things are not seeds of one row."""
     found = [read_json(p / "experiment.json") for paths in seeds.values() for p in paths]
-    first: dict[str, Any] = {k: v for k, v in found[0].items() if k not in ("seed", "fold")}
+    first: dict[str, Any] = found[0]
     for other in found[1:]:
-        differing = [k for k, v in first.items() if other.get(k) != v]
+        differing = [k for k, v in _asked(first).items() if _asked(other).get(k) != v]
         if differing:
             raise InputError(
-                f"{name}: seed {found[0]['seed']} and seed {other['seed']} differ in {differing[0]}; "
+                f"{name}: seed {first['seed']} and seed {other['seed']} differ in {differing[0]}; "
                 "seeds of one row must be trained alike, so give one of them another folder"
             )
     if first["model"] not in MODELS:
         raise unknown(f"model (of the runs {name})", first["model"], MODELS)
     return first
+
+
+def _asked(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything but seed and fold, with the single settings and options beside the rest."""
+    plain = {k: v for k, v in experiment.items() if k not in ("seed", "fold", "options", "training")}
+    return {**plain, **experiment["training"], **experiment["options"]}
 
 
 def _check_utterances(name: str, seeds: Sequence[int], tables: Sequence[pa.Table]) -> None:
