@@ -100,14 +100,12 @@ class RunsFolder:
         return pa.table(columns)
 
 
-@pytest.fixture
-def runs(tmp_path):
-    """Makes runs folders: ``runs()``, ``runs(task, folds=3)``."""
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Makes runs folders, each a new one: ``runs()``, ``runs(task, folds=3)``."""
 
     def make(task=EMOTIONS, **options):
-        root = tmp_path / f"runs{len(list(tmp_path.iterdir()))}"
-        root.mkdir()
-        return RunsFolder(root, task, **options)
+        return RunsFolder(tmp_path_factory.mktemp("runs"), task, **options)
 
     return make
 
@@ -116,7 +114,7 @@ def runs(tmp_path):
 def edit():
     """Changes a JSON file in place."""
 
-    def change(path, **values):
-        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    def change(file, **values):
+        file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
     return change
