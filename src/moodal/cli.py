@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -24,7 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # click's; newer typers carry a click of their own
+# click's, from which all complaints about usage inherit; newer typers carry a click of their own
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")]
@@ -37,7 +39,7 @@ Config = Annotated[
     Path | None, typer.Option("--config", help="TOML file of settings; a table like [mre] is for that model alone.")
 ]
 Workers = Annotated[
-    int | None, typer.Option(help="Runs trained at the same time, one thread each.  [default: one per core]")
+    int | None, typer.Option(min=1, help="Runs trained at the same time, one thread each.  [default: one per core]")
 ]
 TaskKind = Annotated[
     str | None, typer.Option("--task", help="'regression' uses the scores of a data set that has classes and scores.")
@@ -69,16 +71,20 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Where the data set, the runs and the report go.")] = Path(
         "moodal-demo"
     ),
+    clips: Annotated[int, typer.Option(help="How many clips are simulated; a few hundred for a quick look.")] = 3667,
     seeds: Seeds = 5,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """No data needed: simulates SDME, trains MRE, its ablation and controls, prints the table and writes the report."""
     from moodal.data.simulate import simulate_sdme
+    from moodal.data.store import read_info
 
     data = out / "sdme"
     if not (data / "dataset.json").exists():
-        simulate_sdme(data)
+        simulate_sdme(data, clips=clips)
+    elif (there := read_info(data)["counts"]["utterances"]) != clips:
+        raise InputError(f"{data} holds {there} clips, not {clips}; say --clips {there}, or choose another --out")
     _compare(data, DEMO_MODELS, seeds, Settings(), out / "runs", workers, None, as_json)
 
 
@@ -106,7 +112,9 @@ def simulate(
 
 @app.command("import")
 def import_(
-    source: Annotated[Path, typer.Argument(help="An MMSA .pkl, an .npz, or a table (.csv, .tsv, .parquet).")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="An MMSA .pkl, an .npz, or a table (.csv, .tsv, .parquet).")
+    ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The data set folder to make.")],
     format_: Annotated[
         str | None, typer.Option("--format", help="mmsa, npz or table.  [default: by the file's name]")
@@ -176,6 +184,8 @@ def inspect(
     from moodal.data.inspection import inspect_dataset
     from moodal.data.inspection_text import describe
 
+    if picture is not None and picture.suffix not in (".png", ".svg"):
+        raise InputError(f"--picture is a .png or .svg file, got {picture}")
     report = inspect_dataset(folder)
     if picture is not None:
         dataset_figure(folder, report, picture)
@@ -236,7 +246,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """The table, statistics, figures and HTML page of finished runs; nothing is trained."""
-    _report(out, models.split(",") if models else None, format_, as_json)
+    _report(out, _names(models) if models else None, format_, as_json)
 
 
 def _compare(
@@ -251,9 +261,13 @@ def _compare(
 ) -> None:
     from moodal.training.plan import train_models
 
-    names = [n.strip() for n in models.split(",") if n.strip()]
+    names = _names(models)
     train_models(folder, names, seeds, settings, out, workers=workers, task=task)
     _report(out, names, "text", as_json)
+
+
+def _names(models: str) -> list[str]:
+    return [n.strip() for n in models.split(",") if n.strip()]
 
 
 def _report(out: Path, names: list[str] | None, format_: str, as_json: bool) -> None:
@@ -272,7 +286,8 @@ def _report(out: Path, names: list[str] | None, format_: str, as_json: bool) -> 
         _print_json({**comparison_json(comparison), "files": [str(f) for f in files]})
         return
     print(EMITTERS[format_](comparison))
-    print(f"report: {out / 'report' / 'report.html'}", file=sys.stderr)
+    if format_ == "text":
+        print(f"report: {out / 'report' / 'report.html'}")
 
 
 def _print_json(value: object) -> None:
@@ -285,25 +300,29 @@ def main() -> None:
     argv = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(argv) < len(sys.argv) - 1
     try:
-        code = app(argv, standalone_mode=False)
+        code = app(argv or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except UsageError as e:
-        _fail(str(e).rstrip("."), 2)
+        _fail(e.format_message().rstrip("."), 2, debug)
     except (typer.Abort, KeyboardInterrupt):
-        _fail("interrupted; the same command continues where it stopped", 130)
+        _fail("interrupted; the same command continues where it stopped", 130, debug)
     except InputError as e:
-        if debug:
-            raise
-        _fail(str(e), 2)
+        _fail(str(e), 2, debug)
     except WorkError as e:
-        if debug:
-            raise
-        _fail(str(e), 1)
+        _fail(str(e), 1, debug)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a reader like head has gone; that is no error
         sys.exit(0)
+    except (FileExistsError, NotADirectoryError) as e:
+        _fail(f"{e.filename} is a file, but a folder is needed there", 2, debug)
+    except OSError as e:  # no permission, a folder where a file should be
+        _fail(f"{e.filename}: {e.strerror}" if e.filename and e.strerror else str(e), 2, debug)
 
 
-def _fail(message: str, code: int) -> None:
-    print(f"moodal: {message}", file=sys.stderr)
+def _fail(message: str, code: int, debug: bool) -> None:
+    """One line on stderr, whatever the message holds; the traceback before it only with --debug."""
+    if debug:
+        traceback.print_exc()
+    print(f"moodal: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)

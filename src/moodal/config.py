@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -37,8 +38,11 @@ class TrainingSettings:
         for name in ("epochs", "patience", "batch_size", "threads"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.lr > 0:
-            raise InputError(f"lr must be above 0, got {self.lr}")
+        for name in ("lr", "clip_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"weight_decay must be at least 0 and finite, got {self.weight_decay}")
         for name in ("ema", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
@@ -104,6 +108,8 @@ def coerce(key: str, value: Any, default: Any) -> Any:
     if isinstance(value, kind) and not isinstance(value, bool):
         return value
     try:
+        if isinstance(value, bool) or (kind is int and not isinstance(value, str)):
+            raise ValueError  # int(2.5) and float(True) would go through
         return kind(value) if kind in (int, float, str) else value
     except (TypeError, ValueError):
         raise InputError(f"{key} needs a value like {default!r}, got {value!r}") from None

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from moodal import __version__
 from moodal.config import TrainingSettings
-from moodal.files import read_json, write_atomic, write_json
+from moodal.files import disk_errors, read_json, write_atomic, write_json
 from moodal.models import FusionModel, create_model
 from moodal.types import InputError, Task
 
@@ -88,7 +88,14 @@ class Run:
         return self.path / "progress.json"
 
     def show_progress(self, epoch: int, epochs: int, valid: float) -> None:
-        self.progress_file.write_text(json.dumps({"epoch": epoch, "epochs": epochs, "valid": valid}), encoding="utf-8")
+        text = json.dumps({"epoch": epoch, "epochs": epochs, "valid": valid})
+        with disk_errors(self.progress_file):
+            self.progress_file.write_text(text, encoding="utf-8")
+
+    def clear_leftovers(self) -> None:
+        """Delete what only an unfinished run needs, also what a kill left behind after the report was written."""
+        for leftover in (self.progress_file, *self.path.glob("checkpoint-*"), *self.path.glob(".*.partial-*")):
+            leftover.unlink(missing_ok=True)
 
     @property
     def is_done(self) -> bool:
@@ -133,7 +140,7 @@ def save_model(path: Path, model: FusionModel, experiment: Experiment, raw_dims:
         "moodal": __version__,
     }
     state = {k: v.contiguous() for k, v in model.state_dict().items()}
-    write_atomic(path / "model.safetensors", lambda p: save_file(state, p))
+    write_atomic(path / "model.safetensors", lambda p: _write_tensors(p, state))
     write_json(path / "config.json", config)
 
 
@@ -152,7 +159,14 @@ def load_model(path: Path) -> FusionModel:
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
     """Tensors and a JSON state in one safetensors file, atomically: they are always of the same moment."""
     text = {"state": json.dumps(state)}
-    write_atomic(path, lambda p: save_file({k: v.contiguous() for k, v in tensors.items()}, p, metadata=text))
+    write_atomic(path, lambda p: _write_tensors(p, {k: v.contiguous() for k, v in tensors.items()}, text))
+
+
+def _write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as e:  # its name for every failure, a full disk too
+        raise OSError(str(e)) from e
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -14,6 +14,8 @@ from typing import Any
 
 from moodal.types import InputError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
@@ -56,7 +58,9 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     if path.exists() and not overwrite and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} exists already; choose another folder, or say --overwrite")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
+    if old.exists() and not path.exists():  # killed between the two renames below
+        old.replace(path)
     shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
     try:
         with disk_errors(path):
@@ -65,20 +69,21 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             for file in partial.rglob("*"):
                 _flush(file)
             if path.exists():
-                shutil.rmtree(path)
+                path.replace(old)
             partial.replace(path)
             _flush(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """A full disk, in one sentence. (pyarrow raises plain ``OSError`` with the errno inside.)"""
+    """A full disk, in one sentence. Some libraries raise an ``OSError`` that says so in words only."""
     try:
         yield
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(e):
+        if e.errno in FULL or any(os.strerror(code) in str(e) for code in FULL):
             raise InputError(f"the disk is full: {path} was not written; free some space and run it again") from e
         raise
 

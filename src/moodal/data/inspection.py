@@ -20,7 +20,15 @@ import torch
 
 from moodal.batch import Ragged
 from moodal.data.inspection_text import warnings_of
-from moodal.data.store import read_dataset, read_info, read_utterances, shared_groups, verify_files
+from moodal.data.store import (
+    read_dataset,
+    read_info,
+    read_utterances,
+    shared_groups,
+    stated_task,
+    stored_modalities,
+    verify_files,
+)
 from moodal.files import read_json
 from moodal.types import MODALITIES, SPLITS, Task, Utterance
 
@@ -39,7 +47,7 @@ def inspect_dataset(path: Path) -> dict[str, Any]:
     info = read_info(path)
     verify_files(path, info)
     utterances = read_utterances(path)
-    task = Task(tuple(info["task"]["classes"]), info["task"]["low"], info["task"]["high"])
+    task = stated_task(path, info)
     report: dict[str, Any] = {
         "name": info["name"],
         "path": str(path),
@@ -58,7 +66,7 @@ def inspect_dataset(path: Path) -> dict[str, Any]:
     }
     for part in ("dims", "extractors", "lengths", "missing", "health", "alone"):
         report[part] = {}
-    for m in (m for m in MODALITIES if (path / "features" / m).is_dir()):
+    for m in stored_modalities(info):
         x = read_dataset(path, modalities=[m], verify=False).batch.inputs[m]
         spec = read_json(path / "features" / m / "spec.json")
         report["dims"][m] = x.dim

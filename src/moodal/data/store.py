@@ -28,6 +28,7 @@ from moodal.files import new_folder, read_json, sha256, write_json
 from moodal.types import MODALITIES, SPLITS, InputError, Task, Utterance, unknown
 
 FORMAT = 1
+TASK_KINDS = ("classification", "regression")
 ROWS_PER_GROUP = 256  # about 30 MB of the widest features of the field; reading holds one group besides the result
 Array = npt.NDArray[Any]
 log = logging.getLogger(__name__)
@@ -220,14 +221,16 @@ def read_dataset(
     if verify:
         verify_files(path, info)
     utterances = read_utterances(path)
-    names = [m for m in MODALITIES if (path / "features" / m).is_dir()]
+    stated = stated_task(path, info)
+    check_utterances(utterances, stated)
+    names = stored_modalities(info)
     for m in modalities or ():
         if m not in names:
             raise unknown("modality", m, names)
-    inputs = {m: _read_features(path, m, utterances) for m in names if modalities is None or m in modalities}
-    stated = Task(tuple(info["task"]["classes"]), info["task"]["low"], info["task"]["high"])
+    inputs = {m: _read_features(path, m, utterances, info) for m in names if modalities is None or m in modalities}
     chosen = _chosen_task(stated, task, utterances)
-    fingerprint = hashlib.sha256(json.dumps(info["files"], sort_keys=True).encode()).hexdigest()
+    identity = json.dumps({k: info[k] for k in ("files", "task")}, sort_keys=True)
+    fingerprint = hashlib.sha256(identity.encode()).hexdigest()
     return Dataset(path, info, utterances, _batch(utterances, inputs, chosen), chosen, fingerprint)
 
 
@@ -241,6 +244,19 @@ def read_info(path: Path) -> dict[str, Any]:
     if not isinstance(info, dict) or info.get("format") != FORMAT or not {"name", "task", "files"} <= info.keys():
         raise InputError(f"{path / 'dataset.json'} is not of format {FORMAT}; import the data set again")
     return info
+
+
+def stated_task(path: Path, info: Mapping[str, Any]) -> Task:
+    """The task that dataset.json states."""
+    try:
+        return Task(tuple(info["task"]["classes"]), float(info["task"]["low"]), float(info["task"]["high"]))
+    except (KeyError, TypeError) as e:
+        raise InputError(f"{path / 'dataset.json'} states no usable task; import the data set again") from e
+
+
+def stored_modalities(info: Mapping[str, Any]) -> list[str]:
+    """The modalities of a data set, by what dataset.json lists: a folder that lies there besides is none of it."""
+    return [m for m in MODALITIES if f"features/{m}/spec.json" in info["files"]]
 
 
 def verify_files(path: Path, info: Mapping[str, Any]) -> None:
@@ -323,11 +339,12 @@ def _feature_table(spec: FeatureSpec, ids: list[str], clips: list[Array | None],
     return pa.Table.from_arrays([pa.array(ids), column], schema=schema)
 
 
-def _read_features(path: Path, modality: str, utterances: Sequence[Utterance]) -> Ragged:
+def _read_features(path: Path, modality: str, utterances: Sequence[Utterance], info: Mapping[str, Any]) -> Ragged:
     """All rows of one modality, in the order of ``utterances``, into one array filled a row group at a time."""
     folder = path / "features" / modality
     dim = int(read_json(folder / "spec.json")["dim"])
-    files = [pq.ParquetFile(p) for p in sorted(folder.glob("*.parquet"))]
+    shards = sorted(f for f in info["files"] if f.startswith(f"features/{modality}/") and f.endswith(".parquet"))
+    files = [pq.ParquetFile(path / f) for f in shards]
     ids, lengths = _ids_and_lengths(files)
     values = np.empty((int(sum(lengths)), dim), np.float32)
     at = 0
@@ -364,8 +381,10 @@ def _ids_and_lengths(files: Sequence[pq.ParquetFile]) -> tuple[list[str], list[i
 def _chosen_task(stated: Task, kind: str | None, utterances: Sequence[Utterance]) -> Task:
     if kind is None or kind == stated.kind:
         return stated
-    if kind != "regression":
-        raise InputError(f"this data set is labelled with scores only; it can be used for regression, not {kind}")
+    if kind not in TASK_KINDS:
+        raise unknown("task", kind, TASK_KINDS)
+    if kind == "classification":
+        raise InputError("this data set is labelled with scores only; it can be used for regression, not for classes")
     scores = [u.score for u in utterances if u.score is not None]
     if not scores:
         raise InputError("this data set has classes but no scores; it cannot be used for regression")

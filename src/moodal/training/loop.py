@@ -83,6 +83,8 @@ def fit_network(
         state.epoch += 1
         judged = average or model
         score = 0.0 if prepared_valid is None else _score(judged, prepared_valid, settings.select)
+        if not math.isfinite(score):
+            raise WorkError(f"{where}: {settings.select} on valid is not finite after epoch {state.epoch}")
         state.history.append({"epoch": state.epoch, **losses, "valid": score})
         if prepared_valid is None or score > state.best_score:
             state.best_score, state.best_epoch = score, state.epoch

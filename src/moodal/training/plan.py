@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,14 +12,17 @@ from typing import Any
 import numpy as np
 
 from moodal.config import TRAINING_KEYS, Settings, TrainingSettings, parse_assignments, split_settings
+from moodal.data.folds import split_warnings
 from moodal.data.simulate import read_truth
 from moodal.data.store import Dataset, read_dataset
 from moodal.experiment import Experiment, Run
 from moodal.files import read_json, write_json
-from moodal.models import MODELS, options_of
+from moodal.models import MODELS, create_model, options_of
 from moodal.training.progress import progress_bar
-from moodal.training.runs import train_all
+from moodal.training.runs import split_rows, train_all
 from moodal.types import InputError, unknown
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,16 @@ def train_models(
     """
     data = read_dataset(folder, task=task)
     experiments = plan_experiments(data, names, seeds, settings)
+    leaks = split_warnings(data.utterances, data.task)
+    facts = benchmark_facts(data, leaks)
+    check_benchmark(out, facts)
+    _check_experiments(data, experiments)
     before = [run.is_done for run in (Run.of(out, e) for e in experiments)]
-    describe_benchmark(out, data)
+    for sentence in leaks:
+        log.warning("%s: %s", folder, sentence)
+    if not (out / "benchmark.json").exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "benchmark.json", facts)
     with progress_bar(len(experiments)) as on_change:
         runs = train_all(folder, out, experiments, workers=workers or os.cpu_count() or 1, on_change=on_change)
     return [Trained(run, skipped) for run, skipped in zip(runs, before, strict=True)]
@@ -106,25 +118,38 @@ def _check_keys(settings: Settings, known: Mapping[str, Mapping[str, Any]]) -> N
             raise unknown("model", model, MODELS)
 
 
-def describe_benchmark(root: Path, data: Dataset) -> None:
-    """Write what tables need to know of the data set into ``root``; a folder of another data set is refused."""
-    file = root / "benchmark.json"
-    facts = {
+def _check_experiments(data: Dataset, experiments: Sequence[Experiment]) -> None:
+    """What would stop a run before its first epoch is said before anything is written."""
+    for fold in {e.fold for e in experiments}:
+        split_rows(data, fold)
+    for e in {e.name: e for e in experiments}.values():
+        create_model(e.model, data.batch.dims, data.task, **e.options)
+        if data.task.classes and e.training.select == "loss":
+            raise InputError("select=loss is for scores; for classes choose nll, accuracy or f1_macro")
+
+
+def benchmark_facts(data: Dataset, leaks: Sequence[str] = ()) -> dict[str, Any]:
+    """What tables need to know of the data set; ``leaks`` are further notes."""
+    notes = list(data.info.get("notes", []))
+    return {
         "name": data.name,
         "path": str(data.path),
         "fingerprint": data.fingerprint,
         "task": {"classes": list(data.task.classes), "low": data.task.low, "high": data.task.high},
         "folds": data.num_folds,
         "limits": _limits(data),
-        "notes": [*data.info.get("notes", [])],
+        "notes": [*notes, *(sentence for sentence in leaks if sentence not in notes)],
     }
-    if file.exists():
-        found = read_json(file)
-        if (found["fingerprint"], found["task"]) != (data.fingerprint, facts["task"]):
-            raise InputError(f"{root} holds runs on {found['name']} as it was in {found['path']}; choose another --out")
+
+
+def check_benchmark(root: Path, facts: Mapping[str, Any]) -> None:
+    """A runs folder of another data set is refused."""
+    if not (root / "benchmark.json").exists():
         return
-    root.mkdir(parents=True, exist_ok=True)
-    write_json(file, facts)
+    found = read_json(root / "benchmark.json")
+    if any(found.get(k) != facts[k] for k in ("fingerprint", "task")):
+        where = f"{found.get('name')} as it was in {found.get('path')}"
+        raise InputError(f"{root} holds runs on another data set ({where}); choose another --out")
 
 
 def _limits(data: Dataset) -> dict[str, dict[str, Any]]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from multiprocessing import connection
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,7 @@ from moodal.experiment import Experiment, Run, save_model
 from moodal.files import write_atomic, write_json
 from moodal.models import FusionModel, Output, create_model
 from moodal.training.loop import Fitted, fit_network, predict, random_seed
-from moodal.types import InputError, WorkError
+from moodal.types import SPLITS, InputError, WorkError
 
 log = logging.getLogger(__name__)
 OnChange = Callable[[int, list[Run]], None]  # how many runs are done, which are under way
@@ -44,11 +48,18 @@ def train_all(
     """
     runs = [Run.of(root, e) for e in experiments]
     todo = [run for run in runs if not run.is_done]
+    for run in runs:
+        if run.is_done:
+            run.clear_leftovers()
     # "spawn": a forked child would inherit torch's thread pools in an undefined state
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(max(1, min(workers, len(todo))), mp_context=context, initializer=_end_with_parent)
-    waiting: dict[Future[None], Run] = {pool.submit(train_run, dataset, run): run for run in todo}
+    listening, alive = context.Pipe(duplex=False)
+    size = max(1, min(workers, len(todo)))
+    pool = ProcessPoolExecutor(size, mp_context=context, initializer=_end_with_parent, initargs=(listening,))
+    waiting: dict[Future[None], Run] = {}
     try:
+        with _deaf_to_interrupts():
+            waiting = {pool.submit(train_run, dataset, run): run for run in todo}
         while waiting:
             if on_change:
                 on_change(len(runs) - len(waiting), [run for run in waiting.values() if run.progress_file.exists()])
@@ -59,17 +70,29 @@ def train_all(
     except BrokenProcessPool as e:
         raise WorkError("a training process died (out of memory?); run it again to continue, or use --workers 1") from e
     finally:
+        if waiting:
+            alive.close()  # an error or Ctrl-C: what is under way stops now, and continues the next time
         pool.shutdown(wait=True, cancel_futures=True)
+        alive.close()
+        listening.close()
     return runs
 
 
-def _end_with_parent() -> None:
-    """A killed command must not leave workers behind that write into the folders it will continue."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started in this block never hear Ctrl-C: the command does, and ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent(listening: Connection) -> None:
+    """A command that was killed must not leave workers behind that write into the folders it will continue."""
 
     def watch() -> None:
-        parent.join()
+        connection.wait([listening])  # nobody ever writes: it ends when the other end closes, or its process does
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -87,8 +110,8 @@ def _train_run(dataset: Path, run: Run) -> None:
     data = _cached_dataset(dataset, experiment.task)
     if data.fingerprint != experiment.fingerprint:
         raise InputError(f"{dataset} has changed since the experiment was made; start it again")
-    run.begin()
     rows = split_rows(data, experiment.fold)
+    run.begin()
     began = time.perf_counter()
     torch.manual_seed(random_seed(experiment.seed, "weights"))
     model = create_model(experiment.model, data.batch.dims, data.task, **experiment.options)
@@ -103,14 +126,20 @@ def _train_run(dataset: Path, run: Run) -> None:
     if experiment.training.refit:
         fitted = _refit(model, data, rows, run, fitted)
     outputs["test"] = predict(model, data.batch.select(rows["test"]))  # once, with the final weights
+    for split, output in outputs.items():
+        if not output.logits.isfinite().all():
+            name = data.utterances[int(rows[split][~output.logits.isfinite().all(1)][0])].id
+            raise WorkError(f"{run.path}: the prediction for {name} ({split}) is not finite; look at its features")
     _save(run, data, rows, model, fitted, outputs, time.perf_counter() - began)
 
 
 def split_rows(data: Dataset, fold: int | None) -> dict[str, Tensor]:
     """Positions of train, valid and test. Fold k is tested on fold k and validated on fold k + 1."""
     if fold is None:
-        rows = {s: data.index(split=s) for s in ("train", "valid", "test")}
+        rows = {s: data.index(split=s) for s in SPLITS}
     else:
+        if data.num_folds < 3:
+            raise InputError(f"{data.path} has {data.num_folds} folds; train, valid and test need three or more")
         valid = (fold + 1) % data.num_folds
         rest = [data.index(fold=k) for k in range(data.num_folds) if k not in (fold, valid)]
         train = torch.sort(torch.cat(rest)).values
@@ -178,8 +207,7 @@ def _save(
         timing = {"seconds": seconds, "seconds_per_epoch": per_epoch, "threads": run.experiment.training.threads}
         write_json(run.path / "timing.json", {**timing, "torch": torch.__version__})
     write_json(run.report_file, _report(run, data, rows, model, fitted, outputs))
-    for leftover in (run.progress_file, *run.path.glob("checkpoint-*.safetensors")):
-        leftover.unlink(missing_ok=True)
+    run.clear_leftovers()
 
 
 def _report(
