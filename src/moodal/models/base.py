@@ -64,7 +64,7 @@ class FusionModel(nn.Module):
         self.task = task
         self.modalities = tuple(m for m in MODALITIES if m in dims)
         self.pooling = {m: pooling[m] for m in self.modalities}
-        for m, how in self.pooling.items():
+        for m, how in pooling.items():
             if how not in POOLINGS:
                 raise InputError(f"pooling of {m} must be one of {', '.join(POOLINGS)}, got {how!r}")
         self.dims = {m: dims[m] * max(1, len(POOLINGS[self.pooling[m]])) for m in self.modalities}

@@ -208,7 +208,10 @@ def _folds(y: npt.NDArray[np.int64], batch: Batch, seed: int) -> list[tuple[Arra
     """Stratified folds that keep groups whole where groups are known."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+    count = min(OUT_OF_FOLDS, int(np.bincount(y).min()))  # every fold needs every class
+    if count < 2:
+        raise InputError("stacking needs two or more examples of every class in the training split")
     groups = None if batch.groups is None else batch.groups.numpy()
-    enough = groups is not None and len(np.unique(groups)) >= 2 * OUT_OF_FOLDS
+    enough = groups is not None and len(np.unique(groups)) >= 2 * count
     kind = StratifiedGroupKFold if enough else StratifiedKFold
-    return list(kind(OUT_OF_FOLDS, shuffle=True, random_state=seed).split(np.zeros(len(y)), y, groups))
+    return list(kind(count, shuffle=True, random_state=seed).split(np.zeros(len(y)), y, groups))

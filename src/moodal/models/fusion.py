@@ -12,9 +12,12 @@ class LowRankFusion(nn.Module):
     """Tensor fusion with a weight of low rank: prod_m (W_m [h_m; 1]), summed over ranks (MRE eq. 1-2; LMF eq. 9).
 
     Liu et al., ACL 2018, https://arxiv.org/abs/1806.00064. (B, M, H), or a list of (B, H_m), -> (B, C).
+    ``additive_start``: the part of each factor that meets the appended 1 starts at 1, and the rank weights at 1 / R.
     """
 
-    def __init__(self, modalities: int, dim: int | list[int], out: int, rank: int) -> None:
+    def __init__(
+        self, modalities: int, dim: int | list[int], out: int, rank: int, *, additive_start: bool = False
+    ) -> None:
         super().__init__()
         dims = [dim] * modalities if isinstance(dim, int) else dim
         self.factors = nn.ParameterList(nn.Parameter(torch.empty(rank, d + 1, out)) for d in dims)
@@ -22,6 +25,11 @@ class LowRankFusion(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, out))
         for p in (*self.factors, self.weights):
             nn.init.xavier_normal_(p)
+        if additive_start:  # prod_m (1 + W_m h_m): to first order a sum, in which every modality gets a gradient
+            with torch.no_grad():
+                for factor in self.factors:
+                    factor[:, -1] = 1.0
+                self.weights.fill_(1 / rank)
 
     def forward(self, h: Tensor | list[Tensor]) -> Tensor:
         rows = list(h.unbind(1)) if isinstance(h, Tensor) else h

@@ -59,7 +59,7 @@ class MRE(FusionModel):
         self.projections = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(3 * attention_projections))
         self.m1 = _mlp(hidden, 1, dropout)
         self.m2 = _mlp(hidden, task.num_outputs, dropout)
-        self.fusion = LowRankFusion(len(self.modalities), hidden, task.num_outputs, rank)
+        self.fusion = LowRankFusion(len(self.modalities), hidden, task.num_outputs, rank, additive_start=True)
 
     def fuse(self, batch: Batch) -> Output:
         bag = torch.stack([self.encoders[m](batch.inputs[m]) for m in self.modalities], dim=1)  # S (B, M, H)

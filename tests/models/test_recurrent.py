@@ -1,0 +1,50 @@
+"""Our recurrence is torch's LSTM: values and gradients, for any mixture of lengths."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from moodal.batch import Ragged
+from moodal.models.recurrent import LSTM, Packing
+
+
+def reference_of(ours: LSTM) -> torch.nn.LSTM:
+    dim, hidden = ours.weight_ih.shape[1], ours.weight_hh.shape[1]
+    reference = torch.nn.LSTM(dim, hidden).to(ours.weight_ih.dtype)
+    weights = (ours.weight_ih, ours.weight_hh, ours.bias_ih, ours.bias_hh)
+    for theirs, mine in zip(reference.parameters(), weights, strict=True):
+        theirs.data.copy_(mine.data)
+    return reference
+
+
+def one_by_one(reference: torch.nn.LSTM, x: Ragged) -> torch.Tensor:
+    """Each sequence alone through torch.nn.LSTM; zeros for an empty one."""
+    parts = torch.split(x.values, x.lengths.tolist())
+    return torch.stack([reference(p)[0][-1] if len(p) else x.values.new_zeros(reference.hidden_size) for p in parts])
+
+
+@pytest.mark.parametrize("lengths", [[3, 0, 1, 5, 3], [1], [4, 4, 4], [0, 2], [1, 1, 7]])
+def test_last_states_and_all_gradients_equal_torchs(lengths: list[int]) -> None:
+    torch.manual_seed(0)
+    ours = LSTM(5, 3).double()
+    reference = reference_of(ours)
+    x = Ragged(torch.randn(sum(lengths), 5, dtype=torch.double, requires_grad=True), torch.tensor(lengths))
+    weight = torch.randn(len(lengths), 3, dtype=torch.double)
+    torch.testing.assert_close(ours(x), one_by_one(reference, x))
+    mine = torch.autograd.grad((ours(x) * weight).sum(), [x.values, *ours.parameters()])
+    theirs = torch.autograd.grad((one_by_one(reference, x) * weight).sum(), [x.values, *reference.parameters()])
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_no_sequence_at_all_gives_zeros() -> None:
+    out = LSTM(2, 3)(Ragged(torch.zeros(0, 2), torch.zeros(4, dtype=torch.int64)))
+    assert torch.equal(out, torch.zeros(4, 3))
+
+
+def test_packing_is_time_major_longest_first() -> None:
+    packing = Packing.of(Ragged(torch.zeros(6, 1), torch.tensor([1, 3, 2])))
+    assert packing.order.tolist() == [1, 2, 0]
+    assert packing.sizes == (3, 2, 1)
+    assert packing.rows.tolist() == [1, 4, 0, 2, 5, 3]  # first steps of 1, 2, 0; second steps of 1, 2; third of 1
