@@ -98,7 +98,7 @@ def test_the_limits_are_lines_of_the_forest(runs):
     (legend,) = draw_forest(*read(folder)).figure.legends
 
     said = {t.get_text() for t in legend.get_texts()}
-    assert {"candidate", "best possible 90.0", "best possible, vision alone 70.0", "always 'neutral' 33.3"} <= said
+    assert {"candidate", "best possible: 90.0", "best possible, vision alone: 70.0", "always 'neutral': 33.3"} <= said
 
 
 def shown_ticks(axis):
@@ -153,7 +153,7 @@ def test_losses_are_drawn_as_losses_and_the_mean_ends_with_the_shortest_run(runs
 
 
 def test_a_dollar_in_a_name_is_no_formula(runs, tmp_path):
-    folder = runs(Task((r"$\frac", "b$", "c")))
+    folder = runs(Task((r"$\frac$", "b$", "c")))
     folder.add("mre")
     folder.add("lda")
 

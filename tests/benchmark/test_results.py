@@ -182,10 +182,12 @@ def test_models_tested_on_other_utterances_or_labels_are_refused(runs):
             read_results(folder.root, ["mre", other])
 
 
-def test_seeds_tested_on_other_utterances_are_refused(runs):
+@pytest.mark.parametrize("other", ["ids", "labels"])
+def test_seeds_tested_on_other_utterances_are_refused(runs, other):
     folder = runs()
     folder.add("mre", seeds=(0,))
-    folder.add("mre", seeds=(1,), y=(folder.y + 1) % 3)
+    change = {"ids": [f"v{i:03d}" for i in range(60)]} if other == "ids" else {"y": (folder.y + 1) % 3}
+    folder.add("mre", seeds=(1,), **change)
 
     with pytest.raises(InputError, match="mre: seeds 0 and 1 were not tested on the same utterances"):
         read_results(folder.root)

@@ -271,6 +271,14 @@ def test_a_model_that_gives_one_answer_in_any_seed_is_flagged_everywhere(runs):
     assert r"MRE $\dagger$" in as_latex(comparison)
 
 
+def test_a_model_that_gives_one_answer_per_fold_is_flagged(runs):
+    folder = runs(folds=2)
+    of_fold = [sorted(set(folder.groups)).index(g) % 2 for g in folder.groups]
+    folder.add("mre", seeds=(0,), outputs=[np.eye(3)[of_fold]])
+
+    assert compare(folder).constant == {"mre": (0,)}
+
+
 def test_a_constant_score_is_flagged_too(runs):
     folder = runs(SIMS)
     folder.add("mre", seeds=(0,), outputs=[np.full((60, 1), 0.1)])

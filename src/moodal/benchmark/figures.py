@@ -35,6 +35,7 @@ DARK_CELL = 0.6  # a share above this has a dark cell, so its number is white
 BINS = 10  # of the calibration curve
 FEW = 20  # predictions; a bin with fewer says little and is drawn hollow
 DPI = 150
+WIDE_NAMES = 40  # letters; class names that are longer together stand aslant
 PLAIN_TEXT = {"text.parse_math": False}  # a dollar sign in a name is a dollar sign, not a formula
 
 
@@ -147,7 +148,7 @@ def _forest_limits(ax: Any, c: Comparison, scale: float) -> None:
     for (key, said), style in zip(limit_titles(c).items(), (":", "--", "-"), strict=True):
         if c.main in c.limits.get(key, {}):
             value = c.limits[key][c.main]
-            ax.axvline(scale * value, color=INK, lw=1.1, ls=style, zorder=0, label=f"{said} {show(value, c.main)}")
+            ax.axvline(scale * value, color=INK, lw=1.1, ls=style, zorder=0, label=f"{said}: {show(value, c.main)}")
 
 
 def _forest_key(figure: Figure, ax: Any, rows: Sequence[Row]) -> None:
@@ -211,7 +212,11 @@ def _draw_class_relevance(ax: Any, m: ModelResult, results: Results) -> None:
     for i, j in np.ndindex(cells.shape):
         colour = "white" if cells[i, j] / top > DARK_CELL else INK
         ax.text(j, i, f"{cells[i, j]:.2f}", ha="center", va="center", fontsize=10, color=colour)
-    ax.set_xticks(range(len(found)), [results.task.classes[c] for c in found])
+    names = [results.task.classes[c] for c in found]
+    if sum(map(len, names)) > WIDE_NAMES:
+        ax.set_xticks(range(len(found)), names, rotation=30, ha="right", rotation_mode="anchor")
+    else:
+        ax.set_xticks(range(len(found)), names)
     ax.set_yticks(range(len(m.modalities)), m.modalities)
     _bare(ax)
 
@@ -257,7 +262,7 @@ def _confusion_cell(ax: Any, i: int, j: int, share: float, count: float) -> None
         return
     colour = "white" if share > DARK_CELL else INK
     ax.text(j, i - 0.12, f"{100 * share:.0f} %", ha="center", va="center", fontsize=11, color=colour)
-    ax.text(j, i + 0.24, f"{count:.0f}" if count >= 0.5 else "< 1", ha="center", va="center", fontsize=8, color=colour)
+    ax.text(j, i + 0.24, f"{count:.0f}" if count >= 1 else "< 1", ha="center", va="center", fontsize=8, color=colour)
 
 
 def _kind(m: ModelResult) -> str:

@@ -414,7 +414,7 @@ def _protocol(
             _data_sentence(results, fallback),
             _seeds_sentence(models),
             _selection_sentence(models),
-            _interval_sentence(models, len(np.unique(groups)), resamples),
+            _interval_sentence(models, len(np.unique(groups)), resamples, classes=bool(results.task.classes)),
             _test_sentence(family, any(c.family == "ablations" for c in paired), main),
             "The verdict compares the candidate that is best on valid with the control that is best on test: chosen in "
             "hindsight, it is the strictest yardstick there is here."
@@ -462,7 +462,7 @@ def _selection_sentence(models: Sequence[ModelResult]) -> str:
     return f"{text}."
 
 
-def _interval_sentence(models: Sequence[ModelResult], num_groups: int, resamples: int) -> str:
+def _interval_sentence(models: Sequence[ModelResult], num_groups: int, resamples: int, *, classes: bool) -> str:
     text = (
         f"[low, high]: 95 % intervals, percentiles of {resamples} bootstrap resamples of seeds and of whole groups "
         "at the same time: for other seeds and other groups of the same kind, each by itself"
@@ -471,7 +471,7 @@ def _interval_sentence(models: Sequence[ModelResult], num_groups: int, resamples
         text += " (where there is one seed, for that run alone)"
     if num_groups < FEW_GROUPS:
         text += f"; with {num_groups} groups they are too short"
-    return f"{text}. ece has none, as its resamples lie too high."
+    return f"{text}. ece has none, as its resamples lie too high." if classes else f"{text}."
 
 
 def _test_sentence(family: Sequence[Contrast], ablations: bool, main: str) -> str:
