@@ -27,7 +27,7 @@ bench: .venv/.dev
 
 docs: .venv/.dev
 	$(BIN)/python docs/generate.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m mkdocs build --strict --quiet
 	@echo "open site/index.html"
 
 # Each step leaves a stamp when it has ended well, so an interrupted installation is taken up again.

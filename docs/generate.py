@@ -1,0 +1,160 @@
+"""Writes what the pages say about commands, models, settings and metrics from the code itself: ``make docs``.
+
+commands.md is made whole; in the other pages, what stands between two marks is replaced. A test compares.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import typer
+
+from moodal.cli import app
+from moodal.config import TrainingSettings
+from moodal.metrics import DESCRIPTIONS, HIGHER_IS_BETTER, SENTIMENT, measures
+from moodal.models import MODELS, options_of
+from moodal.types import Task
+
+DOCS = Path(__file__).parent
+WIDTH = 100
+BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+OPTIONS = {
+    "text_pooling": "`none` keeps every step (an LSTM reads them), `mean` or `mean_std` over real steps",
+    "audio_pooling": "the same for audio",
+    "vision_pooling": "the same for vision",
+    "standardise": "`scale`: each feature to mean 0, deviation 1; `whiten`: correlations within a pooled modality too",
+    "hidden": "width of the encoders and of the bag",
+    "text_hidden": "width of LMF's text LSTM (its output is half as wide)",
+    "audio_hidden": "width of LMF's audio network",
+    "vision_hidden": "width of LMF's vision network",
+    "rank": "rank of the low-rank fusion",
+    "dropout": "share of activations dropped while training",
+    "w_rs": "weight of the relevant semantic loss (eq. 5); 0 switches it off",
+    "w_cnce": "weight of the contrastive semantic loss (eq. 7); 0 switches it off",
+    "temperature": "temperature of the contrastive loss",
+    "attention_projections": "learned projections for query, key and value; without, the bag itself is all three",
+    "relevance": "`softmax` over modalities, or a `sigmoid` for each",
+    "detach_relevance": "the relevant semantic loss does not teach the relevance",
+    "rescale": "softmax: weighted rows times the number of present modalities, so that equal relevance changes nothing",
+}
+SETTINGS = {
+    "epochs": "at most",
+    "patience": "epochs without a better `select` on valid before training stops",
+    "batch_size": "utterances per step; a last batch of one joins the one before",
+    "lr": "AdamW's learning rate",
+    "weight_decay": "AdamW's weight decay",
+    "clip_norm": "gradients longer than this are shortened to it",
+    "label_smoothing": "share of a label given to all classes alike",
+    "ema": "decay of the moving average of the weights that is validated, kept and tested; 0 for none",
+    "select": "what valid decides by: `nll`, `accuracy`, `f1_macro`; for scores always the mean absolute error",
+    "refit": "train again on train + valid for the number of epochs that valid chose; with folds the default is true",
+    "threads": "torch's threads; part of the settings because it can change the last bits",
+}
+
+
+def commands() -> str:
+    """The help of every command, as the command line prints it."""
+    group = typer.main.get_command(app)
+    size = {"terminal_width": WIDTH, "max_content_width": WIDTH}
+    above = group.context_class(group, info_name="moodal", **size)
+    lines = [
+        "# Commands",
+        "",
+        "What `moodal COMMAND --help` prints. Results go to stdout, progress and warnings to stderr; with `--json`,",
+        "stdout is one JSON object. Exit codes: 0 done, 1 the work failed, 2 the input or the usage was wrong (one",
+        "sentence says what; `--debug` shows the traceback), 130 interrupted. Interrupting is safe: the same command",
+        "continues.",
+        "",
+        *_help("moodal", group.get_help(above)),
+    ]
+    for name, command in group.commands.items():
+        context = command.context_class(command, info_name=name, parent=above, **size)
+        lines += [f"## {name}", "", *_help(f"moodal {name}", command.get_help(context))]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _help(title: str, text: str) -> list[str]:
+    return ["```text", f"$ {title} --help", *(line.rstrip() for line in text.splitlines()), "```", ""]
+
+
+def models() -> str:
+    rows = ["| name | in tables | what it is | kind |", "|---|---|---|---|"]
+    for name, entry in MODELS.items():
+        doc = (entry.cls.__doc__ or "").splitlines()[0].replace("|", "\\|")
+        kind = "control, closed form" if entry.cls.closed_form else "control" if entry.cls.is_control else "candidate"
+        fixed = ", ".join(f"`{k}={v}`" for k, v in entry.fixed.items())
+        rows.append(f"| `{name}` | {entry.title} | {doc}{f' Fixed: {fixed}.' if fixed else ''} | {kind} |")
+    return "\n".join(rows)
+
+
+def options() -> str:
+    """One row per option and default: which models have it."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in MODELS:
+        for option, default in options_of(name).items():
+            found.setdefault((option, _value(default)), []).append(name)
+    order = {option: i for i, option in enumerate(OPTIONS)}
+    for option, _ in found:
+        if option not in order:
+            raise SystemExit(f"docs/generate.py: say in OPTIONS what the option {option!r} means")
+    rows = ["| option | default | what it does | of |", "|---|---|---|---|"]
+    for (option, default), names in sorted(found.items(), key=lambda item: order[item[0][0]]):
+        of = "all models" if len(names) == len(MODELS) else ", ".join(f"`{n}`" for n in names)
+        rows.append(f"| `{option}` | `{default}` | {OPTIONS[option]} | {of} |")
+    return "\n".join(rows)
+
+
+def settings() -> str:
+    rows = ["| setting | default | what it does |", "|---|---|---|"]
+    rows += [f"| `{f.name}` | `{_value(f.default)}` | {SETTINGS[f.name]} |" for f in fields(TrainingSettings)]
+    return "\n".join(rows)
+
+
+def metrics() -> str:
+    tasks = {
+        "any classes": Task(("a", "b")),
+        "negative, neutral, positive": Task(SENTIMENT),
+        "scores on any interval": Task(low=0.0, high=1.0),
+        "scores on [-3, 3]": Task(low=-3.0, high=3.0),
+        "scores on [-1, 1]": Task(low=-1.0, high=1.0),
+    }
+    has = {task: measures(t).keys() for task, t in tasks.items()}
+    rows = ["| metric | what it is | better | where |", "|---|---|---|---|"]
+    for name, text in DESCRIPTIONS.items():
+        where = "; ".join(_broadest([task for task in tasks if name in has[task]]))
+        rows.append(f"| `{name}` | {text} | {'higher' if HIGHER_IS_BETTER[name] else 'lower'} | {where} |")
+    return "\n".join(rows)
+
+
+def _broadest(tasks: list[str]) -> list[str]:
+    """ "any classes" includes the sentiment classes, and "any interval" the two named ones."""
+    narrow = [t for t in tasks if not t.startswith(("any", "scores on any"))]
+    wide = [t for t in tasks if t not in narrow]
+    return wide or narrow
+
+
+def _value(x: object) -> str:
+    return str(x).lower() if isinstance(x, bool) else str(x)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"models": models, "options": options, "settings": settings, "metrics": metrics}
+
+
+def pages() -> dict[Path, str]:
+    """Every page with something generated in it, as it should be."""
+    made = {DOCS / "commands.md": commands()}
+    for page in sorted(DOCS.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        filled = BLOCK.sub(lambda found: f"{found[1]}{BLOCKS[found[2]]()}\n{found[3]}", text)
+        if BLOCK.search(text):
+            made[page] = filled
+    return made
+
+
+if __name__ == "__main__":
+    for page, text in pages().items():
+        page.write_text(text, encoding="utf-8")
