@@ -19,6 +19,7 @@ LAYERS = (
     ("training",),
     ("benchmark", "annotation", "serving"),
     ("cli",),
+    ("__main__",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 NEVER = {("serving", "training")}  # lower, and still none of its business
