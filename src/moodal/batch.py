@@ -105,7 +105,8 @@ class Batch:
 
     inputs: a ``Ragged`` per modality, in the order of MODALITIES; labels: (B,) int64 classes or float32
     scores; modality_labels: (B,) int64 per modality, -1 where nobody labelled it; groups: (B,) int64, the same number
-    for utterances that may not be split (one speaker, one video).
+    for utterances that may not be split (one speaker, one video); stage: "raw", "pooled" or "prepared", how far a model
+    has taken the features, so that what is done once is not done twice.
     """
 
     inputs: Mapping[str, Ragged]
@@ -113,6 +114,7 @@ class Batch:
     modality_labels: Mapping[str, Tensor] = field(default_factory=dict)
     groups: Tensor | None = None
     ids: Sequence[str] = ()
+    stage: str = "raw"
 
     def __post_init__(self) -> None:
         ordered = {m: self.inputs[m] for m in MODALITIES if m in self.inputs}
@@ -142,6 +144,7 @@ class Batch:
             {m: y[index] for m, y in self.modality_labels.items()},
             None if self.groups is None else self.groups[index],
             [self.ids[i] for i in index.tolist()] if self.ids else (),
+            self.stage,
         )
 
     def without(self, modality: str, rows: Tensor | None = None) -> Batch:

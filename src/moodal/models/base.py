@@ -75,8 +75,10 @@ class FusionModel(nn.Module):
 
     def pool(self, batch: Batch) -> Batch:
         """Sequences reduced as ``pooling`` says: one step per present utterance, or all of them."""
+        if batch.stage != "raw":
+            return batch
         pooled = {m: _pooled(batch.inputs[m], self.pooling[m]) for m in self.modalities}
-        return replace(batch, inputs=pooled)
+        return replace(batch, inputs=pooled, stage="pooled")
 
     def fit_standardisation(self, train: Batch) -> None:
         """Mean and scale of every pooled feature over the real steps of the training split."""
@@ -88,8 +90,10 @@ class FusionModel(nn.Module):
 
     def prepare(self, batch: Batch) -> Batch:
         """Pool and standardise: what is fixed once the training split is known, and so needs doing only once."""
+        if batch.stage == "prepared":
+            return batch
         standard = {m: Ragged(self._standard(m, x.values), x.lengths) for m, x in self.pool(batch).inputs.items()}
-        return replace(batch, inputs=standard)
+        return replace(batch, inputs=standard, stage="prepared")
 
     def _standard(self, modality: str, x: Tensor) -> Tensor:
         centred, scale = x - self.get_buffer(f"mean_{modality}"), self.get_buffer(f"scale_{modality}")

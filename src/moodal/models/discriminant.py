@@ -214,4 +214,4 @@ def _folds(y: npt.NDArray[np.int64], batch: Batch, seed: int) -> list[tuple[Arra
     groups = None if batch.groups is None else batch.groups.numpy()
     enough = groups is not None and len(np.unique(groups)) >= 2 * count
     kind = StratifiedGroupKFold if enough else StratifiedKFold
-    return list(kind(count, shuffle=True, random_state=seed).split(np.zeros(len(y)), y, groups))
+    return list(kind(count, shuffle=True, random_state=seed).split(np.zeros(len(y)), y, groups if enough else None))

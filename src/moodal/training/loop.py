@@ -100,10 +100,10 @@ def fit_network(
     return Fitted(state.best_epoch, state.history, seconds)
 
 
-def predict(model: FusionModel, batch: Batch, *, prepared: bool = False) -> Output:
+def predict(model: FusionModel, batch: Batch) -> Output:
     """The model's output for every utterance, in evaluation mode, a slice at a time; embeddings are left out."""
     model.eval()
-    batch = batch if prepared else model.prepare(batch)
+    batch = model.prepare(batch)
     with torch.inference_mode():
         parts = [model.fuse(batch.select(rows)) for rows in torch.split(torch.arange(len(batch)), EVALUATION_BATCH)]
     return Output(
@@ -186,7 +186,7 @@ def _move(average: FusionModel, model: FusionModel, decay: float, step: int) -> 
 def _score(model: FusionModel, valid: Batch, select: str) -> float:
     """What early stopping maximises, on ``valid`` only."""
     assert valid.labels is not None
-    output = predict(model, valid, prepared=True)
+    output = predict(model, valid)
     if not model.task.classes:
         return -(output.logits[:, 0].double() - valid.labels.double()).abs().mean().item()
     if select == "loss":

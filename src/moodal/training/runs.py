@@ -114,7 +114,9 @@ def _train_run(dataset: Path, run: Run) -> None:
     run.begin()
     began = time.perf_counter()
     torch.manual_seed(random_seed(experiment.seed, "weights"))
-    model = create_model(experiment.model, data.batch.dims, data.task, **experiment.options)
+    dims = data.batch.dims
+    model = create_model(experiment.model, dims, data.task, **experiment.options)
+    data = replace(data, batch=model.pool(data.batch))  # before cutting splits: they are copies
     train = data.batch.select(rows["train"])
     model.fit_standardisation(train)
     if model.closed_form:
@@ -124,12 +126,13 @@ def _train_run(dataset: Path, run: Run) -> None:
         fitted = _fit(model, data, rows, run, refit=False)
     outputs = {"valid": predict(model, data.batch.select(rows["valid"]))}
     if experiment.training.refit:
-        fitted = _refit(model, data, rows, run, fitted)
+        fitted = _refit(model, data, rows, run, fitted, dims)
     outputs["test"] = predict(model, data.batch.select(rows["test"]))  # once, with the final weights
     for split, output in outputs.items():
         if not output.logits.isfinite().all():
             name = data.utterances[int(rows[split][~output.logits.isfinite().all(1)][0])].id
             raise WorkError(f"{run.path}: the prediction for {name} ({split}) is not finite; look at its features")
+    save_model(run.path, model, experiment, dims)
     _save(run, data, rows, model, fitted, outputs, time.perf_counter() - began)
 
 
@@ -173,12 +176,19 @@ def _fit(model: FusionModel, data: Dataset, rows: Mapping[str, Tensor], run: Run
     )
 
 
-def _refit(model: FusionModel, data: Dataset, rows: Mapping[str, Tensor], run: Run, fitted: Fitted) -> Fitted:
+def _refit(
+    model: FusionModel,
+    data: Dataset,
+    rows: Mapping[str, Tensor],
+    run: Run,
+    fitted: Fitted,
+    dims: Mapping[str, int],
+) -> Fitted:
     """Train again from the start on train + valid, for as many epochs as valid chose."""
     experiment = run.experiment
     both = data.batch.select(torch.cat([rows["train"], rows["valid"]]))
     torch.manual_seed(random_seed(experiment.seed, "weights"))
-    fresh = create_model(experiment.model, data.batch.dims, data.task, **experiment.options)
+    fresh = create_model(experiment.model, dims, data.task, **experiment.options)
     model.load_state_dict(fresh.state_dict())
     model.fit_standardisation(both)
     if model.closed_form:
@@ -198,7 +208,6 @@ def _save(
     outputs: Mapping[str, Output],
     seconds: float,
 ) -> None:
-    save_model(run.path, model, run.experiment, data.batch.dims)
     table = pa.concat_tables([_prediction_table(s, data, rows[s], outputs[s], model) for s in ("valid", "test")])
     write_atomic(run.predictions_file, lambda p: pq.write_table(table, p, compression="zstd"))
     write_json(run.path / "history.json", fitted.history)
