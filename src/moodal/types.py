@@ -22,7 +22,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a name that does not exist; it names the nearest one and all that do."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     return InputError(f"no {what} called {name!r}{hint} There are: {', '.join(names)}")
 
 

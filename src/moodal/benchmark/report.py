@@ -43,8 +43,7 @@ NARROW = ("calibration", "scores")  # pictures that need no full width
 RELEVANCE = (
     "Relevance is what a model says, before it fuses them, of how much each modality of an utterance should count. "
     "It is not evidence that a modality is right: computed as the MRE paper prints it, it hardly depends on which "
-    "modality is right, and whether a model here does better is measured by <code>moodal relevance</code> and not "
-    "claimed on this page."
+    "modality is right, and that a model here does better is not claimed on this page."
 )
 INTENDED_USE = (
     "Made for research on how emotion shows in text, voice and face, on data whose subjects have agreed to it.",

@@ -227,6 +227,6 @@ def _one_blas_thread() -> Iterator[None]:
 
 @lru_cache(1)
 def _blas() -> Any:
-    import threadpoolctl  # type: ignore[import-untyped]
+    import threadpoolctl
 
     return threadpoolctl.ThreadpoolController()
