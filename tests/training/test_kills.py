@@ -39,10 +39,6 @@ loop.CHECKPOINT_EVERY_S = -1.0  # after every epoch
 run = Run.of(root, plan_experiments(read_dataset(dataset), ["mre"], 1, Settings(settings))[0])
 torch.optim.AdamW(torch.nn.Linear(1, 1).parameters()).zero_grad()  # imports what a first step imports
 
-def names_in(folder):
-    return sorted(p.name for p in folder.iterdir())
-
-
 def die_before(operation):
     seen = 0
     def hook(event, args):
@@ -63,7 +59,7 @@ while True:
             die_before(operation)
         train_run(dataset, run)
         os._exit(0)
-    if not operation and kills < 12:
+    if not operation and kills < 8:
         time.sleep(random.uniform(0, 0.2))
         os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
@@ -74,12 +70,16 @@ print(json.dumps({"kills": kills, "status": os.waitstatus_to_exitcode(status)}))
 """
 
 
+def names_in(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
 def contents(path, names=RESULT):
     return {name: (path / name).read_bytes() for name in names}
 
 
 def test_killed_at_random_moments_it_ends_in_the_same_bits(tmp_path, toy):
-    settings = {"epochs": 7, "patience": 5, "batch_size": 16, "lr": 0.01, "ema": 0.5, "refit": True}
+    settings = {"epochs": 6, "patience": 4, "batch_size": 16, "lr": 0.01, "ema": 0.5, "refit": True}
     undisturbed = Run.of(tmp_path / "calm", plan_experiments(read_dataset(toy), ["mre"], 1, Settings(settings))[0])
     train_run(toy, undisturbed)
     command = [sys.executable, "-c", FORKS, toy, tmp_path / "killed", json.dumps(settings), "0"]
@@ -127,27 +127,29 @@ def wait_until(condition, *, seconds=60):
 @needs_proc
 def test_two_workers_of_a_killed_command_end_with_it_and_the_next_command_goes_on(tmp_path, toy):
     """First Ctrl-C, then the kill of one worker, then the kill of the command; then it is left alone."""
-    settings = {"epochs": "60", "patience": "60", "refit": "true", "batch_size": "2"}
+    settings = {"epochs": "12", "patience": "12", "refit": "true", "batch_size": "4"}
     options = [x for k, v in settings.items() for x in ("--set", f"{k}={v}")]
     entry = "from moodal.cli import main; main()"
-    command = [sys.executable, "-c", entry, "train", toy, "--seeds", "2", "--workers", "2", "--out", "runs", *options]
+    command = [sys.executable, "-c", entry, "train", toy, "--out", "runs", *options]
     runs = tmp_path / "runs"
 
-    def start():
+    def start(seeds, workers):
         return subprocess.Popen(
-            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            [*command, "--seeds", str(seeds), "--workers", str(workers)],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
 
-    def under_way():
-        return len(list(runs.glob("mre/seed-*/progress.json"))) == 2
-
-    def disturb(how):
+    def disturb(how, size=1):
         for file in runs.glob("mre/seed-*/progress.json"):
             file.unlink()
-        process = start()
-        wait_until(under_way)
+        process = start(size, size)
+        wait_until(lambda: list(runs.glob("mre/seed-*/progress.json")))
         workers = workers_of(process.pid)
-        assert len(workers) == 2
+        assert len(workers) == size
         how(process, workers)
         out, err = process.communicate(timeout=30)
         wait_until(lambda: not any(map(is_running, workers)), seconds=5)
@@ -159,9 +161,9 @@ def test_two_workers_of_a_killed_command_end_with_it_and_the_next_command_goes_o
     code, err = disturb(lambda _, workers: os.kill(workers[0], signal.SIGKILL))
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith("moodal: a training process died")
-    code, _ = disturb(lambda process, _: process.kill())
+    code, _ = disturb(lambda process, _: process.kill(), size=2)
     assert code == -signal.SIGKILL
-    process = start()
+    process = start(2, 1)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     assert out.count("test accuracy") == 2
