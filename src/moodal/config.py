@@ -26,7 +26,7 @@ class TrainingSettings:
     patience: int = 10
     batch_size: int = 64
     lr: float = 1e-3
-    weight_decay: float = 0.01
+    weight_decay: float = 0.3
     clip_norm: float = 1.0
     label_smoothing: float = 0.0
     ema: float = 0.0

@@ -26,13 +26,14 @@ class Unimodal(FusionModel):
         *,
         modality: str,
         hidden: int = 64,
-        dropout: float = 0.2,
+        layers: int = 3,
+        dropout: float = 0.3,
         **inputs: Any,
     ) -> None:
         if modality not in dims:
             raise InputError(f"this data set has no {modality}; it has {', '.join(dims)}")
         super().__init__({modality: dims[modality]}, task, **inputs)
-        self.encoder = encoder(self.pooling[modality], self.dims[modality], hidden, dropout)
+        self.encoder = encoder(self.pooling[modality], self.dims[modality], hidden, dropout, layers)
         self.head = nn.Linear(hidden, task.num_outputs)
 
     def fuse(self, batch: Batch) -> Output:
@@ -55,12 +56,13 @@ class LateAverage(FusionModel):
         task: Task,
         *,
         hidden: int = 64,
-        dropout: float = 0.2,
+        layers: int = 3,
+        dropout: float = 0.3,
         **inputs: Any,
     ) -> None:
         super().__init__(dims, task, **inputs)
         self.encoders = nn.ModuleDict(
-            {m: encoder(self.pooling[m], self.dims[m], hidden, dropout) for m in self.modalities}
+            {m: encoder(self.pooling[m], self.dims[m], hidden, dropout, layers) for m in self.modalities}
         )
         self.heads = nn.ModuleDict({m: nn.Linear(hidden, task.num_outputs) for m in self.modalities})
 
@@ -104,12 +106,13 @@ class LFDNN(FusionModel):
         task: Task,
         *,
         hidden: int = 64,
-        dropout: float = 0.2,
+        layers: int = 3,
+        dropout: float = 0.3,
         **inputs: Any,
     ) -> None:
         super().__init__(dims, task, **inputs)
         self.encoders = nn.ModuleDict(
-            {m: encoder(self.pooling[m], self.dims[m], hidden, dropout) for m in self.modalities}
+            {m: encoder(self.pooling[m], self.dims[m], hidden, dropout, layers) for m in self.modalities}
         )
         self.head = nn.Sequential(
             nn.Dropout(dropout),

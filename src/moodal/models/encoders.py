@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from moodal.batch import Ragged
 from moodal.models.recurrent import LSTM
+from moodal.types import InputError
 
 
 class LSTMEncoder(nn.Module):
@@ -26,6 +27,8 @@ class DNNEncoder(nn.Module):
 
     def __init__(self, dim: int, hidden: int, dropout: float = 0.0, layers: int = 3) -> None:
         super().__init__()
+        if layers < 1:
+            raise InputError(f"layers must be at least 1, got {layers}")
         widths = [dim] + [hidden] * layers
         parts: list[nn.Module] = []
         for i in range(layers):
@@ -37,6 +40,6 @@ class DNNEncoder(nn.Module):
         return out * (x.lengths > 0)[:, None]
 
 
-def encoder(pooling: str, dim: int, hidden: int, dropout: float) -> nn.Module:
+def encoder(pooling: str, dim: int, hidden: int, dropout: float, layers: int) -> nn.Module:
     """An LSTM for a modality that keeps its steps, a DNN for one that was pooled."""
-    return LSTMEncoder(dim, hidden, dropout) if pooling == "none" else DNNEncoder(dim, hidden, dropout)
+    return LSTMEncoder(dim, hidden, dropout) if pooling == "none" else DNNEncoder(dim, hidden, dropout, layers)

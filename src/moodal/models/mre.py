@@ -37,9 +37,10 @@ class MRE(FusionModel):
         task: Task,
         *,
         hidden: int = 64,
-        rank: int = 4,
-        dropout: float = 0.2,
-        w_rs: float = 1.0,
+        layers: int = 3,
+        rank: int = 16,
+        dropout: float = 0.3,
+        w_rs: float = 0.3,
         w_cnce: float = 0.1,
         temperature: float = 0.5,
         attention_projections: bool = False,
@@ -54,7 +55,7 @@ class MRE(FusionModel):
         self.w_rs, self.w_cnce, self.temperature = w_rs, w_cnce, temperature
         self.relevance, self.detach_relevance, self.rescale = relevance, detach_relevance, rescale
         self.encoders = nn.ModuleDict(
-            {m: encoder(self.pooling[m], self.dims[m], hidden, dropout) for m in self.modalities}
+            {m: encoder(self.pooling[m], self.dims[m], hidden, dropout, layers) for m in self.modalities}
         )
         self.projections = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(3 * attention_projections))
         self.m1 = _mlp(hidden, 1, dropout)
