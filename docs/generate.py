@@ -28,6 +28,7 @@ OPTIONS = {
     "vision_pooling": "the same for vision",
     "standardise": "`scale`: each feature to mean 0, deviation 1; `whiten`: correlations within a pooled modality too",
     "hidden": "width of the encoders and of the bag",
+    "layers": "linear layers of the networks that read pooled modalities (the paper: 3)",
     "text_hidden": "width of LMF's text LSTM (its output is half as wide)",
     "audio_hidden": "width of LMF's audio network",
     "vision_hidden": "width of LMF's vision network",
