@@ -5,6 +5,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter, OrderedDict, defaultdict
 from fractions import Fraction
 
@@ -313,6 +314,51 @@ def test_one_list_made_into_many_is_refused(file):
     many = b"(" + b"cbuiltins\nlist\nh\x00\x85R" * 1000 + b"t."
     with pytest.raises(InputError, match="more memory than the file's size can need"):
         read_pickle(file(big + many))
+
+
+def name(module, function):
+    return f"c{module}\n{function}\n".encode()
+
+
+DTYPE = name("numpy", "dtype") + b"X%s%s\x89\x88\x87R"
+ARRAY = name("numpy.core.multiarray", "_reconstruct") + name("numpy", "ndarray") + b"K\x00\x85C\x01b\x87R"
+SIZE = struct.pack("<i", 100_000)
+
+
+@pytest.mark.parametrize(
+    "content",
+    {
+        "pairs": b"(" + b"N" * 100_000 + b"lq\x010(" + b"h\x01" * 1000 + b"lq\x020"
+        + name("builtins", "dict") + b"h\x02\x85R",
+        "arrays": DTYPE % (struct.pack("<I", 2), b"u1")
+        + b"q\x010X" + SIZE + b"a" * 100_000 + b"q\x020("
+        + (ARRAY + b"(K\x01J" + SIZE + b"\x85h\x01\x89h\x02tb") * 1000 + b"l",
+        "scalars": DTYPE % (struct.pack("<I", 7), b"S100000")
+        + b"q\x010T" + SIZE + b"a" * 100_000 + b"q\x020("
+        + (name("numpy.core.multiarray", "scalar") + b"h\x01h\x02\x86R") * 1000 + b"l",
+    }.values(),
+)  # fmt: skip
+def test_one_value_copied_a_thousand_times_is_refused(file, content):
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"more memory than the file's size can need|something else than pairs"):
+            read_pickle(file(b"\x80\x04" + content + b"."))
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "inside", [b"]" * 50_000 + b"a" * 49_999, b"]q\x00" + b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(90))]
+)
+def test_a_refusal_does_not_write_out_what_it_refuses(file, inside):
+    number = name("builtins", "int") + b"(" + inside + b"tR."
+    shape = DTYPE % (struct.pack("<I", 2), b"u1") + b"q\xf00" + name("numpy.core.numeric", "_frombuffer")
+    shape += b"(C\x01ah\xf0](" + inside + b"eX" + struct.pack("<I", 1) + b"CtR."
+    with pytest.raises(InputError, match="a number made from something else"):
+        read_pickle(file(b"\x80\x04" + number))
+    with pytest.raises(InputError, match="a damaged array"):
+        read_pickle(file(b"\x80\x04" + shape))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -90,6 +90,9 @@ class _Latin1:
     def __init__(self, view: memoryview) -> None:
         self.view = view
 
+    def __len__(self) -> int:
+        return len(self.view)
+
 
 class _DType:
     """Stands for ``numpy.dtype``: numbers, bool, fixed-width strings, or object (for lists of plain values)."""
@@ -127,7 +130,7 @@ class _Array:
 def _array(raw: Any, dtype: _DType, shape: Sequence[int], order: str) -> Array:
     sane = len(shape) <= 32 and all(type(n) is int and 0 <= n < 1 << 62 for n in shape)
     if not isinstance(dtype, _DType) or order not in ("C", "F") or not sane:
-        raise _RefusedError(f"holds a damaged array (shape {shape!r:.40}, order {order!r:.40})")
+        raise _RefusedError("holds a damaged array: its type, its shape or its order is none")
     count = math.prod(shape)
     if dtype.code == "O":
         # from a list only: raw bytes as objects would be addresses of the writer's choice
@@ -174,8 +177,14 @@ def _ndarray(*args: object) -> NoReturn:
 
 
 def _dict(items: Iterable[Any] = ()) -> dict[Any, Any]:
-    pairs = items.items() if isinstance(items, dict) else [tuple(p) for p in items]
-    return {_key(k): v for k, v in pairs}
+    return {_key(k): v for k, v in (items.items() if isinstance(items, dict) else map(_pair, items))}
+
+
+def _pair(item: Any) -> Any:
+    """``item``, looked at before it is unpacked: that would copy a list of any length."""
+    if type(item) not in (tuple, list) or len(item) != 2:
+        _refuse("makes a dictionary from something else than pairs")
+    return item
 
 
 def _defaultdict(factory: object = None, items: Iterable[Any] = ()) -> dict[Any, Any]:
@@ -201,7 +210,7 @@ def _frozenset(items: Iterable[Any] = ()) -> frozenset[Any]:
 def _number(kind: Callable[..., Any]) -> Callable[..., Any]:
     def make(*parts: object) -> Any:
         if not all(type(p) in (bool, int, float) for p in parts):
-            _refuse(f"asks for a number made from {parts!r:.60}")
+            _refuse("asks for a number made from something else than numbers")  # whose repr may have no end
         return kind(*parts)
 
     return make
@@ -355,7 +364,7 @@ class _Reader(pickle._Unpickler):
         target = self.stack[-1]
         if not isinstance(target, _Array | _DType) or type(state) is not tuple:
             _refuse(f"sets the attributes of a {type(target).__name__.strip('_')}; {ADMITTED}")
-        if isinstance(target, _Array) and state and type(state[-1]) is list:
+        if isinstance(target, _Array) and state and type(state[-1]) in (list, str):  # what becomes a copy
             self._spend(len(state[-1]))
         target.__setstate__(state)
 
