@@ -22,8 +22,22 @@ check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/.dev
-	$(BIN)/python benchmarks/speed.py
+# The field's reference package runs beside ours where its runner lies in PEER: in an environment and on a file of its own.
+PEER ?= ../shared/bench
+HAS_PEER := $(wildcard $(PEER)/peer.py)
+
+bench: .venv/.dev $(if $(HAS_PEER),.venv/peer/.done build/sims.pkl)
+	$(if $(HAS_PEER),BENCH_PEER=.venv/peer/bin/python BENCH_PEER_RUN=$(PEER)/peer.py BENCH_PICKLE=build/sims.pkl) \
+		$(BIN)/python benchmarks/speed.py
+
+.venv/peer/.done: $(PEER)/requirements.txt | .venv/.base
+	$(PYTHON) -m venv .venv/peer
+	.venv/peer/bin/pip install --quiet -r $<
+	touch $@
+
+build/sims.pkl: | .venv/.base
+	mkdir -p build
+	$(BIN)/python $(PEER)/make_sims_like.py --variant sims --out $@
 
 docs: .venv/.dev
 	$(BIN)/python docs/generate.py

@@ -14,7 +14,7 @@ from tests.models.conftest import DIMS, TASK, random_batch
 
 from moodal.batch import Batch, Ragged
 from moodal.config import TrainingSettings
-from moodal.models import MODELS, FusionModel, create_model, options_of
+from moodal.models import MODELS, FusionModel, create_model, options_of, suitable_models
 from moodal.training.loop import fit_network, predict
 from moodal.types import InputError, Task
 
@@ -178,3 +178,12 @@ def test_an_unknown_model_names_the_nearest() -> None:
 def test_wrong_option_values_are_refused(name: str, option: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         create_model(name, DIMS, TASK, **option)
+
+
+def test_suitable_models_are_those_that_can_be_made() -> None:
+    assert suitable_models(DIMS, TASK) == list(MODELS)
+    scores = suitable_models({"audio": 4, "vision": 3}, Task(low=-1, high=1))
+    assert "mre" in scores
+    assert not {"text_only", "lda", "lda_product", "lda_stacking"} & set(scores)
+    for name in scores:
+        create_model(name, {"audio": 4, "vision": 3}, Task(low=-1, high=1))

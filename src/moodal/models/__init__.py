@@ -60,6 +60,15 @@ def options_of(name: str) -> dict[str, Any]:
     return {k: v for k, v in found.items() if k not in entry.fixed and v is not inspect.Parameter.empty}
 
 
+def suitable_models(dims: Mapping[str, int], task: Task) -> list[str]:
+    """The models that these modalities and this task allow, in the order of the zoo."""
+    return [
+        name
+        for name, entry in MODELS.items()
+        if entry.fixed.get("modality", next(iter(dims))) in dims and (task.classes or not entry.cls.closed_form)
+    ]
+
+
 def create_model(name: str, dims: Mapping[str, int], task: Task, **options: Any) -> FusionModel:
     """The model called ``name`` for these feature sizes and this task; an unknown name or option is an error."""
     known = options_of(name)
@@ -69,4 +78,4 @@ def create_model(name: str, dims: Mapping[str, int], task: Task, **options: Any)
     return MODELS[name].cls(dims, task, **MODELS[name].fixed, **options)
 
 
-__all__ = ["MODELS", "FusionModel", "Output", "create_model", "options_of"]
+__all__ = ["MODELS", "FusionModel", "Output", "create_model", "options_of", "suitable_models"]

@@ -17,7 +17,7 @@ from moodal.data.simulate import read_truth
 from moodal.data.store import Dataset, read_dataset
 from moodal.experiment import Experiment, Run
 from moodal.files import read_json, write_json
-from moodal.models import MODELS, create_model, options_of
+from moodal.models import MODELS, create_model, options_of, suitable_models
 from moodal.training.progress import progress_bar
 from moodal.training.runs import split_rows, train_all
 from moodal.types import InputError, unknown
@@ -52,7 +52,7 @@ class Trained:
 
 def train_models(
     folder: Path,
-    names: Sequence[str],
+    names: Sequence[str] | None,
     seeds: int,
     settings: Settings,
     out: Path,
@@ -62,10 +62,11 @@ def train_models(
 ) -> list[Trained]:
     """Every model of ``names`` on the data set in ``folder``, seeds 0, 1, ..: all their runs below ``out``.
 
-    ``workers`` runs at a time, one per core unless given; progress goes to stderr where that is a terminal.
+    Without ``names``, every model that the data set's modalities and task allow. ``workers`` runs at a time, one per core unless given; progress goes to stderr where that is a terminal.
     """
     data = read_dataset(folder, task=task)
-    experiments = plan_experiments(data, names, seeds, settings)
+    chosen = suitable_models(data.batch.dims, data.task) if names is None else names
+    experiments = plan_experiments(data, chosen, seeds, settings)
     leaks = split_warnings(data.utterances, data.task)
     facts = benchmark_facts(data, leaks)
     check_benchmark(out, facts)
