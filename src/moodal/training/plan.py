@@ -62,7 +62,8 @@ def train_models(
 ) -> list[Trained]:
     """Every model of ``names`` on the data set in ``folder``, seeds 0, 1, ..: all their runs below ``out``.
 
-    Without ``names``, every model that the data set's modalities and task allow. ``workers`` runs at a time, one per core unless given; progress goes to stderr where that is a terminal.
+    Without ``names``, every model that the data set's modalities and task allow. ``workers`` runs at a time, one per
+    core unless given; progress goes to stderr where that is a terminal.
     """
     data = read_dataset(folder, task=task)
     chosen = suitable_models(data.batch.dims, data.task) if names is None else names
