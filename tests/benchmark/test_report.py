@@ -5,9 +5,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from moodal.benchmark.printing import as_csv, as_json, as_latex, as_markdown, as_text, gap_notes
 from moodal.benchmark.report import reproduce_command, write_report
 from moodal.benchmark.results import read_results
-from moodal.benchmark.tables import as_csv, as_json, as_latex, as_markdown, as_text, compare_results
+from moodal.benchmark.tables import compare_results
 from moodal.types import Task
 
 VOID = {"meta", "img", "br"}
@@ -45,7 +46,8 @@ def report(folder, out):
 
 @pytest.fixture(scope="module")
 def folder(runs):
-    made = runs(notes=["Simulated: no person was recorded."])
+    limits = {"bayes": {"accuracy": 0.95}, "best_single": {"accuracy": 0.6, "modality": "vision"}}
+    made = runs(limits=limits, notes=["Simulated: no person was recorded."])
     made.add("mre", 0.5, relevance=True)
     made.add("lda", 0.9)
     return made
@@ -110,6 +112,25 @@ def test_the_page_states_protocol_notes_intended_use_and_what_relevance_is_not(w
     said = " ".join(page.texts("p"))
     assert "It is not evidence that a modality is right" in said
     assert "Not for inferring the emotions of people at work or in education" in said
+
+
+def test_the_page_has_the_share_of_the_gap_and_says_what_it_is(written, page):
+    comparison = written[0]
+    (meaning,) = gap_notes(comparison)
+
+    assert "of the gap" in page.texts("th")
+    assert f"{meaning}." in page.texts("p")
+    shares = [f"{100 * s:.0f}".replace("-", "−") for s in comparison.share_of_gap.values()]
+    assert set(shares) <= set(page.texts("td"))
+
+
+def test_the_page_has_mean_relevance_in_numbers(written, page):
+    shares = [f"{v:.2f}" for v in written[0].relevance["mre"].values()]
+    cells = page.texts("td")
+
+    header = page.texts("th").index("relevance on test")
+    assert page.texts("th")[header + 1 : header + 4] == ["text", "audio", "vision"]
+    assert any(cells[i : i + 4] == ["MRE", *shares] for i in range(len(cells)))
 
 
 def test_names_from_a_data_set_cannot_become_markup(runs, tmp_path, edit):

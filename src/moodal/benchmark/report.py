@@ -16,23 +16,22 @@ from typing import Any
 
 from moodal import __version__
 from moodal.benchmark.figures import Picture, draw_figures, save_picture
-from moodal.benchmark.results import ModelResult, Results
-from moodal.benchmark.tables import (
+from moodal.benchmark.printing import (
     Cell,
-    Comparison,
-    Contrast,
     Line,
     as_csv,
     as_json,
     as_latex,
     as_markdown,
     as_text,
-    better,
+    gap_notes,
+    printed_columns,
     printed_lines,
-    show,
-    show_p,
-    yardstick_contrasts,
+    relevance_grid,
 )
+from moodal.benchmark.results import ModelResult, Results
+from moodal.benchmark.rounding import show, show_p, show_range
+from moodal.benchmark.tables import Comparison, Contrast, better, yardstick_contrasts
 from moodal.config import TRAINING_KEYS, TrainingSettings
 from moodal.files import write_atomic, write_json
 from moodal.models import options_of
@@ -91,10 +90,11 @@ def as_html(results: Results, comparison: Comparison, pictures: Sequence[Picture
     c = comparison
     headline, *more = c.verdict
     figures = {p.name: _figure(p, svg[p.name]) for p in pictures}
+    tables = {"relevance": _relevance_table(c)}
     sections = [
         _section("Scores on test", _score_table(c), figures.pop("forest", "")),
         _differences(c),
-        *(_section(*_titled(name), figure) for name, figure in figures.items()),
+        *(_section(*_titled(name), tables.get(name, ""), figure) for name, figure in figures.items()),
         _section("How this was measured", _list(c.protocol)),
         _section("The data", _list(c.notes)) if c.notes else "",
         _section("The models", _model_table(results, c)),
@@ -146,7 +146,7 @@ def _figure(picture: Picture, svg: bytes) -> str:
 
 
 def _score_table(c: Comparison) -> str:
-    head = "".join(f"<th>{escape(k)}</th>" for k in c.shown)
+    head = "".join(f"<th>{escape(k)}</th>" for k in printed_columns(c))
     rows, before = [], ""
     for line in printed_lines(c):
         rows.append(_score_row(line, first=bool(before) and line.part != before))
@@ -155,7 +155,18 @@ def _score_table(c: Comparison) -> str:
     key += "candidates. Then controls: simple models that a candidate must beat. Last: what is known without a model. "
     key += "Bold: best of the column." + (" †: one answer to every utterance in some run." if c.constant else "")
     table = f"<table><thead><tr><th>model</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return f'<div class="wide">{table}</div><p class="key">{escape(key)}</p>'
+    below = "".join(_paragraph(s, "key") for s in (key, *(f"{s}." for s in gap_notes(c))))
+    return f'<div class="wide">{table}</div>{below}'
+
+
+def _relevance_table(c: Comparison) -> str:
+    if not c.relevance:
+        return ""
+    header, rows = relevance_grid(c)
+    head = "".join(f"<th>{escape(x)}</th>" for x in header)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(x)}</td>' for x in cells)}</tr>" for cells in rows)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide">{table}</div>{_paragraph("Mean over utterances and seeds.", "key")}'
 
 
 def _score_row(line: Line, *, first: bool) -> str:
@@ -191,7 +202,6 @@ def _contrast_table(c: Comparison, contrasts: Sequence[Contrast]) -> str:
 
 
 def _contrast_row(c: Comparison, x: Contrast) -> str:
-    low, high = (show(v, x.metric, sign=True) for v in (x.low, x.high))
     holm = "" if x.p_holm is None else show_p(x.p_holm)
     words = {1: "better", -1: "worse", 0: "no difference"}
     if x.p_holm is None:
@@ -200,7 +210,7 @@ def _contrast_row(c: Comparison, x: Contrast) -> str:
         f"{c.titles[x.model]} − {c.titles[x.against]}",
         x.metric,
         show(x.difference, x.metric, sign=True),
-        f"[{low}, {high}]",
+        show_range(x.low, x.high, x.metric, sign=True),
         show_p(x.p),
         holm,
         words[better(x)],

@@ -1,16 +1,14 @@
-"""The table of a benchmark: means, intervals, paired comparisons, and the verdict in words.
+"""What a benchmark finds: means, intervals, paired comparisons, and the verdict in words. ``printing`` prints it.
 
-Scores stay fractions in a ``Comparison`` and in its JSON and CSV; only the tables made for people round them.
+Scores stay fractions in a ``Comparison``; only sentences round them.
 Two choices keep the verdict honest. The yardstick is the control with the best *test* score, chosen in hindsight, which
 favours the control. The candidate is the one with the best *valid* score, so that the test set has not chosen it.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ import numpy.typing as npt
 from moodal import metrics
 from moodal.benchmark import statistics
 from moodal.benchmark.results import ModelResult, Results
+from moodal.benchmark.rounding import PLAIN_UNITS, show, show_p, show_range
 from moodal.metrics import DESCRIPTIONS, HIGHER_IS_BETTER
 from moodal.types import InputError, Task, unknown
 
@@ -26,7 +25,6 @@ ALPHA = 0.05
 RESAMPLES_PER_COMPARISON = 200  # Holm multiplies the smallest p by the family; fewer draws could never get below ALPHA
 FEW_GROUPS = 10
 ABLATIONS_OF = {"mre": ("mre_baseline", "mre_rs", "mre_cnce")}
-PLAIN_UNITS = ("nll", "mae", "corr")  # all other metrics are shares, printed in percent
 NO_INTERVAL = ("ece",)  # a sum of absolute values is larger on any resample, so the interval would lie too high
 SHOWN = {
     "classification": ("accuracy", "f1_weighted", "f1_macro", "nll"),
@@ -77,7 +75,8 @@ class Comparison:
 
     titles: by model name, candidates before controls; shown: metrics of the printed tables, the main one first;
     best_candidate (by valid) and best_control (by test): by metric; constant: name -> seeds (or folds of them) that say
-    the same of every utterance; limits: metric scores of "bayes", "best_single" and "constant", where known.
+    the same of every utterance; limits: metric scores of "bayes", "best_single" and "constant", where known;
+    share_of_gap: by model, empty where limits are not known; relevance: mean on test, by model and modality.
     """
 
     dataset: str
@@ -154,29 +153,6 @@ def compare_results(
     return _with_verdict(comparison)
 
 
-def as_json(comparison: Comparison) -> dict[str, Any]:
-    """What ``--json`` prints: fractions, never rounded, never NaN."""
-    rows = [{**asdict(r), "control": r.is_control} for r in comparison.rows]
-    for row in rows:
-        del row["is_control"]
-    return {
-        "dataset": comparison.dataset,
-        "protocol": " ".join(comparison.protocol),
-        "rows": rows,
-        "paired": [asdict(c) for c in comparison.paired],
-        "verdict": " ".join(comparison.verdict),
-        "main_metric": comparison.main,
-        "metrics": {k: DESCRIPTIONS[k] for k in dict.fromkeys(r.metric for r in comparison.rows)},
-        "best_candidate": dict(comparison.best_candidate),
-        "best_control": dict(comparison.best_control),
-        "limits": {k: dict(v) for k, v in comparison.limits.items()},
-        "share_of_gap": dict(comparison.share_of_gap),
-        "relevance": {k: dict(v) for k, v in comparison.relevance.items()},
-        "constant": {k: list(v) for k, v in comparison.constant.items()},
-        "notes": list(comparison.notes),
-    }
-
-
 # Scores.
 
 
@@ -241,12 +217,16 @@ def _constant_answer(results: Results) -> tuple[str, dict[str, float]]:
 
 
 def _share_of_gap(rows: Sequence[Row], limits: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """How much of the way from the best single modality to the best possible answer each model goes."""
+    test = [r for r in rows if (r.metric, r.split) == ("accuracy", "test")]
+    return {r.model: share for r in test if (share := share_of_gap(r.mean, limits)) is not None}
+
+
+def share_of_gap(accuracy: float, limits: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """How far from the best single modality's limit (0) to the best possible answer (1); None without such a gap."""
     best, single = (limits.get(k, {}).get("accuracy") for k in ("bayes", "best_single"))
     if best is None or single is None or best <= single:
-        return {}
-    test = [r for r in rows if (r.metric, r.split) == ("accuracy", "test")]
-    return {r.model: (r.mean - single) / (best - single) for r in test}
+        return None
+    return float((accuracy - single) / (best - single))
 
 
 def _mean_relevance(model: ModelResult) -> dict[str, float]:
@@ -331,7 +311,7 @@ def _headline(c: Comparison) -> str:
         name = candidate or control
         row = c.row(name or "", c.main)
         assert row is not None
-        score = f"{row.title} reaches {show(row.mean, c.main)} {_unit(c.main)} {_range(row.low, row.high, c.main)}"
+        score = f"{row.title} reaches {show(row.mean, c.main)} {_unit(c.main)} {show_range(row.low, row.high, c.main)}"
         if control is None:
             return f"{score}. No control was run, so nothing says how good that is."
         return f"The best control, {score}. No candidate was run."
@@ -339,7 +319,7 @@ def _headline(c: Comparison) -> str:
         x for x in c.paired if (x.model, x.against, x.metric, x.family) == (candidate, control, c.main, "controls")
     )
     a, b = c.titles[candidate], c.titles[control]
-    size = f"{_size(contrast.difference, c.main)} {_range(*_magnitudes(contrast), c.main)}, {_p_words(contrast)}"
+    size = f"{_size(contrast.difference, c.main)} {show_range(*_magnitudes(contrast), c.main)}, {_p_words(contrast)}"
     match better(contrast):
         case 1:
             return f"{a} is ahead of the strictest control, {b}, by {size}."
@@ -360,7 +340,7 @@ def _ablation_sentences(c: Comparison) -> list[str]:
     found = [x for x in c.paired if x.family == "ablations" and x.metric == c.main]
     words = {1: "better", -1: "worse", 0: "no difference shown"}
     parts = [
-        f"{c.titles[x.model]} {show(x.difference, c.main, sign=True)} {_range(x.low, x.high, c.main)} "
+        f"{c.titles[x.model]} {show(x.difference, c.main, sign=True)} {show_range(x.low, x.high, c.main)} "
         f"({words[better(x)]}, {_p_words(x)})"
         for x in found
     ]
@@ -509,29 +489,9 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}" + ("s" if n != 1 else "")
 
 
-# Tables for people: rounded here, and nowhere else.
-
-
-def show(value: float, metric: str, *, sign: bool = False) -> str:
-    """Percent with one decimal for shares, three decimals for the rest."""
-    plain = metric in PLAIN_UNITS
-    text = f"{value:+.3f}" if plain else f"{100 * value:+.1f}"
-    if float(text) == 0:
-        text = text.replace("-", "+")  # no minus zero
-    return (text if sign else text.removeprefix("+")).replace("-", "−")
-
-
-def show_p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def _p_words(contrast: Contrast) -> str:
     p, name = (contrast.p, "p") if contrast.p_holm is None else (contrast.p_holm, "p_holm")
     return f"{name} {show_p(p)}" if p < 0.001 else f"{name} = {show_p(p)}"
-
-
-def _range(low: float | None, high: float | None, metric: str) -> str:
-    return "" if low is None or high is None else f"[{show(low, metric)}, {show(high, metric)}]"
 
 
 def _unit(metric: str) -> str:
@@ -541,270 +501,3 @@ def _unit(metric: str) -> str:
 def _size(difference: float, metric: str) -> str:
     kind = "of" if metric in PLAIN_UNITS else "points of"
     return f"{show(abs(difference), metric)} {kind} {metric}"
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One printed score: "75.9 ± 0.6", its interval, and whether it is the best of its column."""
-
-    text: str
-    interval: str = ""
-    best: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One printed row. part: "candidate", "control" or "limit"; flagged: a constant predictor."""
-
-    title: str
-    part: str
-    cells: tuple[Cell, ...]
-    flagged: bool = False
-
-
-def printed_lines(c: Comparison) -> list[Line]:
-    """The rows of every printed table: candidates, controls, and what is known without any model."""
-    best = {k: _best_text(c, k) for k in c.shown}
-    lines = []
-    for name, title in c.titles.items():
-        part = "control" if name in c.controls else "candidate"
-        lines.append(Line(title, part, tuple(_cell(c, name, k, best[k]) for k in c.shown), name in c.constant))
-    for key, title in limit_titles(c).items():
-        known = c.limits.get(key, {})
-        if any(k in known for k in c.shown):
-            cells = tuple(Cell(show(known[k], k) if k in known else "") for k in c.shown)
-            lines.append(Line(title, "limit", cells))
-    return lines
-
-
-def limit_titles(c: Comparison) -> dict[str, str]:
-    """What is known without a model, by its key in ``limits``, from the lowest to the highest."""
-    single = c.limits.get("best_single", {}).get("modality", "one modality")
-    return {"constant": c.constant_answer, "best_single": f"best possible, {single} alone", "bayes": "best possible"}
-
-
-def _cell(c: Comparison, name: str, metric: str, best: str) -> Cell:
-    row = c.row(name, metric)
-    if row is None:
-        return Cell("")
-    mean = show(row.mean, metric)
-    spread = f" ± {show(row.std, metric)}" if row.num_runs > 1 else ""
-    return Cell(mean + spread, _range(row.low, row.high, metric), mean == best)
-
-
-def _best_text(c: Comparison, metric: str) -> str:
-    """The best mean as it is printed, so that what looks equal is marked alike."""
-    means = [r.mean for r in c.rows if (r.metric, r.split) == (metric, "test")]
-    if not means:
-        return ""
-    return show((max if HIGHER_IS_BETTER[metric] else min)(means), metric)
-
-
-def _caption(c: Comparison) -> str:
-    units = (
-        "in percent"
-        if all(k not in PLAIN_UNITS for k in c.shown)
-        else "in percent but for " + ", ".join(k for k in c.shown if k in PLAIN_UNITS)
-    )
-    down = [k for k in c.shown if not HIGHER_IS_BETTER[k]]
-    lower = f"; lower is better for {', '.join(down)}" if down else ""
-    return f"{c.dataset}, test: {units}{lower}; mean ± standard deviation over seeds, 95 % interval of {c.main}"
-
-
-def _legend(c: Comparison, best: str, flag: str) -> str:
-    text = f"{best}: best of the column"
-    return f"{text}; {flag}: one answer to every utterance in some run" if c.constant else text
-
-
-def _grid(c: Comparison) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Header, and (part, cells) per row, the main metric's interval in a column of its own. * is best, ! a constant."""
-    header = ["model", f"{c.main} ", "[95 %]", *(f"{k} " for k in c.shown[1:])]
-    body = []
-    for line in printed_lines(c):
-        texts = [cell.text + ("*" if cell.best else " ") for cell in line.cells]
-        title = line.title + (" !" if line.flagged else "")
-        body.append((line.part, [title, texts[0], line.cells[0].interval, *texts[1:]]))
-    return header, body
-
-
-def as_text(c: Comparison) -> str:
-    """Aligned columns for a terminal or an e-mail."""
-    header, body = _grid(c)
-    blocks = [_aligned(header, body)]
-    contrasts = yardstick_contrasts(c)
-    if contrasts:
-        blocks.append(_aligned(*_contrast_grid(c, contrasts)))
-    verdict = "\n".join(c.verdict)
-    notes = "\n".join(f"- {s}" for s in (*c.protocol, *c.notes))
-    return "\n\n".join([_caption(c), blocks[0], _legend(c, "*", "!"), *blocks[1:], verdict, notes]) + "\n"
-
-
-def _aligned(header: Sequence[str], body: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """First column to the left, the rest to the right, a rule between parts."""
-    widths = [max(len(row[i]) for row in (header, *(cells for _, cells in body))) for i in range(len(header))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [x.ljust(w) if i == 0 else x.rjust(w) for i, (x, w) in enumerate(zip(cells, widths, strict=True))]
-        return "  ".join(padded).rstrip()
-
-    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
-    lines, before = [line(header)], ""
-    for part, cells in body:
-        if part != before:
-            lines.append(rule)
-        lines.append(line(cells))
-        before = part
-    return "\n".join(lines)
-
-
-def _contrast_grid(c: Comparison, contrasts: Sequence[Contrast]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    header = ["difference on test", f"{c.main}", "[95 %]", "p", "p_holm", "shown"]
-    words = {1: "better", -1: "worse", 0: "no difference"}
-    body = [
-        (
-            x.family,
-            [
-                f"{c.titles[x.model]} − {c.titles[x.against]}",
-                show(x.difference, x.metric, sign=True),
-                f"[{show(x.low, x.metric, sign=True)}, {show(x.high, x.metric, sign=True)}]",
-                show_p(x.p),
-                "" if x.p_holm is None else show_p(x.p_holm),
-                words[better(x)],
-            ],
-        )
-        for x in contrasts
-    ]
-    return header, body
-
-
-def as_rich(c: Comparison, *, width: int | None = None) -> Any:
-    """The table of scores for rich. ``width``: of the terminal; last columns that do not fit are left out."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    header, body = _grid(c)
-    widths = [max(len(row[i]) for row in (header, *(cells for _, cells in body))) + 2 for i in range(len(header))]
-    fits = [i for i in range(len(header)) if i < 3 or width is None or sum(widths[: i + 1]) + 2 <= width]
-    table = Table(box=box.SIMPLE_HEAD, title=_caption(c), title_justify="left", caption=_legend(c, "*", "!"))
-    for i in fits:
-        table.add_column(header[i].rstrip() if i == 0 else header[i], justify="right" if i else "left", no_wrap=i > 0)
-    styles = {"candidate": "bold", "control": "", "limit": "dim"}
-    for i, (part, cells) in enumerate(body):
-        last = i + 1 == len(body) or body[i + 1][0] != part
-        table.add_row(*(Text(cells[k], style=styles[part]) for k in fits), end_section=last)
-    return table
-
-
-def as_markdown(c: Comparison) -> str:
-    """Tables, verdict and protocol as GitHub shows them; the best of a column is bold."""
-    header = ["model", *(f"{k} [95 %]" if i == 0 else k for i, k in enumerate(c.shown))]
-    lines = [_markdown_row(header), "|---|" + "--:|" * len(c.shown)]
-    for line in printed_lines(c):
-        cells = [_markdown_cell(cell, i == 0) for i, cell in enumerate(line.cells)]
-        title = _markdown_text(line.title) + (" (control)" if line.part == "control" else "")
-        title += " †" if line.flagged else ""
-        lines.append(_markdown_row([f"*{title}*" if line.part == "limit" else title, *cells]))
-    blocks = [f"{_caption(c)}.", "\n".join(lines), f"{_legend(c, '**bold**', '†')}."]
-    contrasts = yardstick_contrasts(c)
-    if contrasts:
-        names, body = _contrast_grid(c, contrasts)
-        rows = [_markdown_row([_markdown_text(x) for x in cells]) for _, cells in body]
-        blocks.append(
-            "\n".join([_markdown_row([_markdown_text(x) for x in names]), "|---|" + "--:|" * 4 + "---|", *rows])
-        )
-    said = [_markdown_text(" ".join(c.verdict)), "\n".join(f"- {_markdown_text(s)}" for s in (*c.protocol, *c.notes))]
-    return "\n\n".join([said[0], *blocks, said[1]]) + "\n"
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _markdown_cell(cell: Cell, with_interval: bool) -> str:
-    text = f"**{cell.text}**" if cell.best else cell.text
-    return f"{text} {cell.interval}".strip() if with_interval else text
-
-
-def _markdown_text(text: str) -> str:
-    for sign in "\\|*_<>`[]":
-        text = text.replace(sign, f"\\{sign}")
-    return text
-
-
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "±": r"$\pm$",
-    "−": r"$-$",
-    "†": r"$\dagger$",
-}
-
-
-def latex_text(text: str) -> str:
-    """``text`` with every character that LaTeX would take as a command made plain."""
-    return "".join(LATEX.get(sign, sign) for sign in text)
-
-
-def as_latex(c: Comparison) -> str:
-    r"""A booktabs table; needs ``\usepackage{booktabs}``."""
-    header = ["", *(k + (" [95 %]" if i == 0 else "") for i, k in enumerate(c.shown))]
-    lines = [" & ".join(latex_text(x) for x in header) + r" \\"]
-    before = ""
-    for line in printed_lines(c):
-        if line.part != before:
-            lines.append(r"\midrule")
-        before = line.part
-        cells = [_latex_cell(cell, i == 0) for i, cell in enumerate(line.cells)]
-        lines.append(" & ".join([latex_text(line.title + (" †" if line.flagged else "")), *cells]) + r" \\")
-    caption = f"{_caption(c)}. {_legend(c, 'Bold', '†')}."
-    return "\n".join(
-        [
-            "% needs \\usepackage{booktabs}",
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{latex_text(caption)}}}",
-            rf"\begin{{tabular}}{{l{'r' * len(c.shown)}}}",
-            r"\toprule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def _latex_cell(cell: Cell, with_interval: bool) -> str:
-    text = latex_text(cell.text)
-    text = rf"\textbf{{{text}}}" if cell.best else text
-    # braces, because a row that begins with [ is read as the length of the \\ before it
-    return f"{text} {{{latex_text(cell.interval)}}}" if with_interval and cell.interval else text
-
-
-def as_csv(c: Comparison) -> str:
-    """One line per score, as in the JSON: fractions, not rounded; empty where there is no interval."""
-    out = io.StringIO()
-    names = ("model", "title", "is_control", "metric", "split", "mean", "std", "low", "high", "num_runs")
-    writer = csv.DictWriter(out, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in c.rows)
-    return out.getvalue()
-
-
-EMITTERS: dict[str, Callable[[Comparison], str]] = {
-    "text": as_text,
-    "markdown": as_markdown,
-    "latex": as_latex,
-    "csv": as_csv,
-}
