@@ -329,6 +329,7 @@ def test_the_default_has_room_between_one_modality_and_all_of_them(law):
     ("options", "message"),
     [
         ({"clips": 5}, "clips must be at least 20"),
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
         ({"difficulty": 0.0}, "difficulty multiplies the noise"),
         ({"text_agreement": {"hapy": 0.5}}, "no class called 'hapy'; did you mean 'happy'"),
         ({"text_agreement": {"happy": 0.5}}, "no rate for neutral, sad, angry, anxious"),

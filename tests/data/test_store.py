@@ -223,7 +223,7 @@ def test_a_task_that_the_labels_do_not_serve_is_refused(write, utterances, task,
     [
         ([], "there are no utterances"),
         ([U, U], "utterance id 'v1_0' stands 2 times; ids must be unique"),
-        ([replace(U, id="")], "utterance id '' stands 1 times; ids must be unique and not empty"),
+        ([replace(U, id="")], "1 of 1 utterances have no id; every one needs one"),
         ([replace(U, label="maybe")], "utterance v1_0: label 'maybe' is out of range; classes: no, yes"),
         ([replace(U, modality_labels={"text": "maybe"})], "label 'maybe' is out of range"),
         ([replace(U, score=float("nan"))], "label nan is out of range"),
@@ -377,3 +377,28 @@ def test_parquet_holds_no_row_group_larger_than_it_says(write):
     folder = write([Utterance(f"u{i}", label="no") for i in range(num)])
     file = pq.ParquetFile(folder / "features/text/part-0.parquet")
     assert [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)] == [ROWS_PER_GROUP, 1]
+
+
+def test_overwriting_replaces_a_data_set_and_nothing_else(tmp_path):
+    clips, spec = [np.ones((1, 2), np.float32)], FeatureSpec("x", "1", "audio", 2)
+
+    def make(folder):
+        with new_dataset(folder, overwrite=True) as out:
+            out.write_features(spec, [U.id], clips)
+            out.finish([U], TASK, name="new")
+
+    table, home, empty, data = (tmp_path / n for n in ("clips.csv", "home", "empty", "data"))
+    table.write_text("id,label")
+    home.mkdir()
+    empty.mkdir()
+    (home / "thesis.txt").write_text("three years")
+    for folder in (table, home):
+        with pytest.raises(InputError, match=f"{folder} is not a data set folder, so --overwrite leaves it alone"):
+            make(folder)
+    for folder in (empty, data, data):
+        make(folder)
+    (data / "clips.csv").write_text("id,label")
+    with pytest.raises(InputError, match=r"clips.csv is not part of the data set, and --overwrite would delete it"):
+        make(data)
+    assert table.read_text() == (data / "clips.csv").read_text() == "id,label"
+    assert (home / "thesis.txt").read_text() == "three years"

@@ -177,10 +177,18 @@ def test_a_split_without_a_class_and_columns_without_use_are_told(bring):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"without": ["id"]}, r"table.csv has no column 'id'; it has label, speaker, town"),
-        ({"without": ["label"]}, r"table.csv has neither a column 'label' nor 'score'; it has id"),
+        ({"without": ["id"]}, r"table.csv has no column 'id'; it has 'label', 'speaker', 'town'"),
+        ({"without": ["label"]}, r"table.csv has neither a column 'label' nor 'score'; it has 'id'"),
         ({"also": {"id": ["a"] * N}}, "utterance id 'a' stands 12 times"),
-        ({"also": {"id": [None, *ROWS["id"][1:]]}}, "utterance id '' stands 1 times"),
+        ({"also": {"id": [None, *ROWS["id"][1:]]}}, "1 of 12 utterances have no id"),
+        ({"also": {"label": ["calm ", "calm", "sad"] * 4}}, "utterance 00: label 'calm ' begins or ends with a space"),
+        ({"also": {"speaker": [" 1"] * N}}, "utterance 00: speaker ' 1' begins or ends with a space"),
+        ({"also": {"label": ["calm", "sad", "NaN"] * 4}}, "utterance 02: the label is NaN; leave the cell empty"),
+        ({"rows": {k: [] for k in ROWS}}, "the table has no rows"),
+        ({"also": {"label": [None] * N}}, "no utterance has a label"),
+        ({"also": {"score": [1.5] * N}, "without": ["label"]}, r"every score is 1.5; there is nothing to learn"),
+        ({"also": {"score": [None] * N}, "without": ["label"]}, "no utterance has a score"),
+        ({"audio": np.ones((N, 0))}, "audio has 0 features per step; it needs at least one"),
         (
             {"also": {"label": [0, 1, 9] * 4}, "class_names": ["a", "b"]},
             "utterance 02: label 9 is out of range; 0 to 1",
@@ -226,6 +234,18 @@ def test_what_cannot_be_used_is_refused(bring, tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         bring(**change)
     assert not (tmp_path / "out").exists()
+
+
+def test_true_and_false_are_names_of_classes(bring):
+    assert bring(also={"label": [True, False] * 6})[0].task.classes == ("False", "True")
+
+
+def test_a_table_in_another_encoding_is_refused_and_not_repaired(bring, tmp_path):
+    bring()
+    table = tmp_path / "table.csv"
+    table.write_bytes(table.read_text().replace("happy", "fröhlich").encode("latin-1"))
+    with pytest.raises(InputError, match="is not UTF-8; save the file with that encoding"):
+        import_table(table, tmp_path / "new", features={"audio": tmp_path / "audio.npy"})
 
 
 def test_the_first_of_several_bad_values_is_named(bring, audio):

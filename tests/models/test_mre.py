@@ -220,3 +220,12 @@ def test_for_scores_the_losses_use_absolute_errors_and_signs() -> None:
 def test_an_unknown_kind_of_relevance_is_refused() -> None:
     with pytest.raises(InputError, match="softmax or sigmoid"):
         MRE(DIMS, TASK, relevance="tanh")
+
+
+def test_one_modality_alone_has_nothing_to_contrast() -> None:
+    batch = random_batch(6)
+    alone = Batch({"audio": batch.inputs["audio"]}, batch.labels)
+    model = create_model("mre", alone.dims, TASK)
+    losses = model.extra_losses(model(alone), alone)
+    assert losses["contrastive_semantic"] == 0
+    assert losses["relevant_semantic"] > 0

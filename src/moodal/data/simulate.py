@@ -139,6 +139,8 @@ def simulate_sdme(
     """
     if clips < len(SPLIT_CYCLE):
         raise InputError(f"clips must be at least {len(SPLIT_CYCLE)}, so that every split has some, got {clips}")
+    if seed < 0:
+        raise InputError(f"seed must be 0 or more, got {seed}")
     if not 0 < difficulty < np.inf:
         raise InputError(f"difficulty multiplies the noise, so it must be above 0, got {difficulty}")
     law = label_law(TEXT_AGREEMENT if text_agreement is None else text_agreement)

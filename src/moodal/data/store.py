@@ -86,6 +86,8 @@ class DatasetWriter:
 
         Clips may be a generator: only ``ROWS_PER_GROUP`` of them are held at a time.
         """
+        if spec.dim < 1:
+            raise InputError(f"{spec.modality} has {spec.dim} features per step; it needs at least one")
         target = self.folder / "features" / spec.modality
         target.mkdir(parents=True, exist_ok=True)
         nested = pa.list_(pa.list_(pa.float32(), spec.dim))
@@ -136,7 +138,12 @@ class DatasetWriter:
 
 @contextmanager
 def new_dataset(folder: Path, *, overwrite: bool = False) -> Iterator[DatasetWriter]:
-    """A ``DatasetWriter`` whose folder appears only when the block has ended well."""
+    """A ``DatasetWriter`` whose folder appears only when the block has ended well.
+
+    ``overwrite`` replaces a data set folder, and nothing that it does not recognise as one.
+    """
+    if overwrite:
+        _refuse_to_replace(folder)
     with new_folder(folder, overwrite=overwrite) as partial:
         writer = DatasetWriter(partial)
         yield writer
@@ -144,12 +151,28 @@ def new_dataset(folder: Path, *, overwrite: bool = False) -> Iterator[DatasetWri
             raise InputError(f"{folder}: nothing was written, finish() was never called")
 
 
+def _refuse_to_replace(folder: Path) -> None:
+    """What is no data set, or holds more than one (the user's own table, say), is not ours to delete."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        ours = {"dataset.json", *read_info(folder)["files"]}
+    except InputError as e:
+        message = f"{folder} is not a data set folder, so --overwrite leaves it alone; choose another folder"
+        raise InputError(message) from e
+    for file in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+        if file.relative_to(folder).as_posix() not in ours:
+            raise InputError(f"{file} is not part of the data set, and --overwrite would delete it; move it away first")
+
+
 def check_utterances(utterances: Sequence[Utterance], task: Task) -> None:
     """Refuse what no training should start from: no or double ids, unknown labels and splits, shared groups."""
     if not utterances:
         raise InputError("there are no utterances")
     for name, n in Counter(u.id for u in utterances).items():
-        if n > 1 or not name:
+        if not name:
+            raise InputError(f"{n} of {len(utterances)} utterances have no id; every one needs one")
+        if n > 1:
             raise InputError(f"utterance id {name!r} stands {n} times; ids must be unique and not empty")
     for u in utterances:
         for label in (u.label, *u.modality_labels.values()):

@@ -143,6 +143,8 @@ def utterances_from_columns(
     for column, values in columns.items():
         if len(values) != len(ids):
             raise InputError(f"{column} has {len(values)} values for {len(ids)} utterances; they must be as many")
+    if not ids:
+        raise InputError("the table has no rows")
     given = dict(columns)
     if class_names is None and "label" in given and _has_decimals(given["label"]):
         if any(c in given for c in SCORES):
@@ -153,6 +155,8 @@ def utterances_from_columns(
     if "label" not in labels and "score" not in scores:
         raise InputError("utterances need a label or a score")
     known: dict[str, Column] = {c: [_name(v) for v in given[c]] for c in WORDS if c in given}
+    for column, names in {**{c: v for c, v in known.items() if c != "text"}, **labels}.items():
+        _refuse_stray_names(ids, column, names)
     known |= {c: [_float(ids, c, i, v) for i, v in enumerate(given[c])] for c in ("start_s", "end_s") if c in given}
     if "fold" in given:
         known["fold"] = [_fold(ids, i, v) for i, v in enumerate(given["fold"])]
@@ -260,9 +264,9 @@ def _ours(source: Path, table: Mapping[str, Column], fields: Mapping[str, str]) 
     renamed = {fields.get(c, c): c for c in COLUMNS.names if c in fields or c not in fields.values()}
     columns = {ours: table[theirs] for theirs, ours in renamed.items() if theirs in table}
     if "id" not in columns:
-        raise InputError(f"{source} has no column 'id'; it has {', '.join(table)}")
+        raise InputError(f"{source} has no column 'id'; it has {', '.join(map(repr, table))}")
     if not {"label", "score"} & columns.keys():
-        raise InputError(f"{source} has neither a column 'label' nor 'score'; it has {', '.join(table)}")
+        raise InputError(f"{source} has neither a column 'label' nor 'score'; it has {', '.join(map(repr, table))}")
     return columns, {c for c in table if c not in renamed}
 
 
@@ -271,8 +275,19 @@ def _name(value: object) -> str | None:
     if value is None or value != value:  # NaN
         return None
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            text = value.decode("utf-8", "backslashreplace")
+            raise InputError(f"{text!r} is not UTF-8; save the file with that encoding") from None
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _refuse_stray_names(ids: Sequence[str], column: str, names: Column) -> None:
+    """ "calm " would be another class than "calm", and a speaker with a space another speaker: a leak."""
+    for name, value in zip(ids, names, strict=True):
+        if value is not None and value != value.strip():
+            raise InputError(f"utterance {name}: {column} {value!r} begins or ends with a space; remove it")
 
 
 def _is_whole(value: object) -> bool:
@@ -280,13 +295,17 @@ def _is_whole(value: object) -> bool:
 
 
 def _has_decimals(values: Column) -> bool:
-    return any(isinstance(v, float) and not _is_whole(v) for v in values)
+    return any(isinstance(v, float) and not _is_whole(v) and v == v for v in values)
 
 
 def _class_labels(ids: Sequence[str], values: Column, class_names: Sequence[str] | None) -> list[str | None]:
     """Names as they are; whole numbers count the class names from 0, or are names themselves."""
     labels = []
     for name, value in zip(ids, values, strict=True):
+        if value != value or (isinstance(value, str) and value.lower() == "nan"):
+            raise InputError(f"utterance {name}: the label is NaN; leave the cell empty where no label is known")
+        if isinstance(value, bool) and class_names is None:
+            value = str(value)
         if isinstance(value, int | float):
             last = len(class_names) - 1 if class_names else None
             if not _is_whole(value) or value < 0 or (last is not None and value > last):
@@ -329,8 +348,14 @@ def _task(
     if "label" not in labels:
         if class_names:
             raise InputError("class names need labels; there are only scores")
+        if low == high:
+            raise InputError(
+                f"every score is {low}; there is nothing to learn" if known else "no utterance has a score"
+            )
         return Task(low=low, high=high)
     found = {v for values in labels.values() for v in values if v is not None}
+    if not found:
+        raise InputError("no utterance has a label")
     in_order = sorted(found, key=lambda c: (0, int(c), c) if c.isdecimal() else (1, 0, c))
     return Task(tuple(class_names or in_order), low=low, high=high)
 

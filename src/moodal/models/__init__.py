@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from moodal.models.controls import LFDNN, LateAverage, Unimodal
 from moodal.models.discriminant import LDA, LDAProduct, LDAStacking
 from moodal.models.lmf import LMF
 from moodal.models.mre import MRE
-from moodal.types import Task, unknown
+from moodal.types import InputError, Task, unknown
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,16 @@ def create_model(name: str, dims: Mapping[str, int], task: Task, **options: Any)
     for key in options:
         if key not in known:
             raise unknown(f"option of {name}", key, known)
+        _check_number(key, options[key])
     return MODELS[name].cls(dims, task, **MODELS[name].fixed, **options)
+
+
+def _check_number(key: str, value: Any) -> None:
+    """Whole numbers are sizes; numbers with decimals are loss weights, temperatures and dropout rates."""
+    if type(value) is int and value < 1:
+        raise InputError(f"{key} must be at least 1, got {value}")
+    if type(value) is float and not 0 <= value < (1 if key == "dropout" else math.inf):
+        raise InputError(f"{key} must be at least 0 and {'below 1' if key == 'dropout' else 'finite'}, got {value}")
 
 
 __all__ = ["MODELS", "FusionModel", "Output", "create_model", "options_of", "suitable_models"]

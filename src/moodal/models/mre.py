@@ -52,6 +52,8 @@ class MRE(FusionModel):
         super().__init__(dims, task, **inputs)
         if relevance not in ("softmax", "sigmoid"):
             raise InputError(f"relevance must be softmax or sigmoid, got {relevance!r}")
+        if temperature <= 0:
+            raise InputError(f"temperature must be above 0, got {temperature}")
         self.w_rs, self.w_cnce, self.temperature = w_rs, w_cnce, temperature
         self.relevance, self.detach_relevance, self.rescale = relevance, detach_relevance, rescale
         self.encoders = nn.ModuleDict(
@@ -135,8 +137,10 @@ def contrastive_semantic_loss(bag: Tensor, classes: Tensor, present: Tensor, tem
 
     bag: (B, M, H) relevance-weighted encodings; classes: (B,); present: (B, M). The mean over positive pairs of
     -log P plus the mean over negative pairs of -log(1 - P); a side without pairs is 0. Pairs with a missing modality
-    are left out, of the softmax too.
+    are left out, of the softmax too. With a single modality there is nothing to contrast: 0.
     """
+    if bag.shape[1] < 2:
+        return bag.new_zeros(())
     unit = F.normalize(bag, dim=-1, eps=1e-6)  # a zero vector has no direction: without eps its gradient is NaN
     ordered = list(permutations(range(bag.shape[1]), 2))
     first, second = (torch.tensor(side) for side in zip(*ordered, strict=True))

@@ -125,7 +125,10 @@ def _check_experiments(data: Dataset, experiments: Sequence[Experiment]) -> None
     for fold in {e.fold for e in experiments}:
         split_rows(data, fold)
     for e in {e.name: e for e in experiments}.values():
-        create_model(e.model, data.batch.dims, data.task, **e.options)
+        try:
+            create_model(e.model, data.batch.dims, data.task, **e.options)
+        except InputError as error:
+            raise InputError(f"{e.name}: {error}") from error
         if data.task.classes and e.training.select == "loss":
             raise InputError("select=loss is for scores; for classes choose nll, accuracy or f1_macro")
 
