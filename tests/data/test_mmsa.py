@@ -252,6 +252,14 @@ def without(key):
     return change
 
 
+def doubling():
+    """A small list whose text, or whose form as an array, would fill any memory."""
+    x = ["a"]
+    for _ in range(60):
+        x = [x, x]
+    return x
+
+
 def put(key, value):
     def change(content):
         content["valid"][key] = value
@@ -275,6 +283,11 @@ def put(key, value):
         (put("regression_labels", ["a"] * 4), "valid/regression_labels holds something that is not a number"),
         (put("regression_labels", [0, 0, 5, 0]), r"utterance valid1\$_\$0002: label 5.0 is out of range; scores go -3"),
         (put("regression_labels", [0, np.nan, 0, 0]), r"utterance valid0\$_\$0001: label nan is out of range"),
+        (put("raw_text", [doubling()] * 4), "valid/raw_text holds a list for utterance 0, expected one value"),
+        (put("id", [[doubling()]] * 4), "valid/id holds a list for utterance 0, expected one value"),
+        (put("id", 4), "valid/id is a int, expected one value per utterance"),
+        (put("regression_labels", np.zeros(())), "valid/regression_labels is a ndarray, expected one value per utt"),
+        (put("text_bert", np.ones((4, 1, 5))), r"valid/text_bert has shape \(4, 1, 5\), expected ids, mask"),
         (put("audio_lengths", [1, -1, 1, 1]), "valid/audio_lengths holds .* lengths are counts of steps"),
         (put("id", ["a", "b", "c", "train0$_$0000"]), r"utterance id 'train0\$_\$0000' stands 2 times"),
         (lambda c: c.update(valid=[1]), "valid is a list, expected a dictionary"),

@@ -307,6 +307,7 @@ def test_a_folder_that_is_not_whole_is_refused(write, harm, message):
         (lambda i: i["files"].update({"/etc/hostname": "00"}), "names /etc/hostname, which lies outside"),
         (lambda i: i.update(format=2), "is not of format 1; import the data set again"),
         (lambda i: i.pop("task"), "is not of format 1"),
+        (lambda i: i.update(files=[]), "is not of format 1"),
         (lambda i: i["task"].pop("classes"), "states no usable task"),
         (lambda i: i["task"].update(classes=["no", "maybe"]), "label 'yes' is out of range; classes: no, maybe"),
     ],

@@ -46,9 +46,11 @@ def test_late_average_is_the_mean_probability_of_the_modalities_that_are_there()
         torch.testing.assert_close(out.logits[row].softmax(0), mean)
 
 
-def test_late_average_trains_each_modality_for_itself() -> None:
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_late_average_trains_each_modality_for_itself(smoothing: float) -> None:
     """The gradient that reaches audio's weights does not depend on what text says."""
     model = create_model("late_average", DIMS, TASK, dropout=0.0).train()
+    model.label_smoothing = smoothing
     first, second = random_batch(6), random_batch(6, seed=5)
     mixed = Batch({**first.inputs, "text": second.inputs["text"]}, first.labels)
     grads = []

@@ -148,3 +148,14 @@ def test_prediction_in_slices_is_prediction_at_once(model, monkeypatch):
     monkeypatch.setattr("moodal.training.loop.EVALUATION_BATCH", 4)
     torch.testing.assert_close(predict(model, batch).logits, whole)
     assert not model.training
+
+
+def test_label_smoothing_is_that_of_training_and_not_of_valid(model):
+    train = make_batch(8)
+    before = model(train).logits.detach()
+    fitted = fit_network(model, train, train, TrainingSettings(epochs=1, label_smoothing=0.2, lr=1e-9), 0)
+    smoothed = nn.functional.cross_entropy(before, train.labels, label_smoothing=0.2).item()
+    plain = nn.functional.cross_entropy(before, train.labels).item()
+    assert fitted.history[0]["task"] == pytest.approx(smoothed, abs=1e-5)
+    assert fitted.history[0]["valid"] == pytest.approx(-plain, abs=1e-5)
+    assert abs(smoothed - plain) > 1e-3

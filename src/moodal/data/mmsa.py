@@ -25,6 +25,8 @@ from moodal.types import MODALITIES, SPLITS, InputError, Task, Utterance, unknow
 CLASSES = ("negative", "neutral", "positive")
 INTERVALS = (1.0, 3.0)  # half width: CH-SIMS, CMU-MOSI and CMU-MOSEI
 NON_FINITE = ("refuse", "zero", "drop_step")
+SCALARS = (str, bytes, int, float, np.generic, type(None))
+LONGEST_ROW = 8  # an id in parts (video, clip), a label in a row of its own
 SUFFIXES = {"text": "T", "audio": "A", "vision": "V"}
 
 Array = npt.NDArray[Any]
@@ -110,7 +112,7 @@ def _check_part(split: str, part: Part) -> None:
     for key in ("id", _label_key(part)):
         if key not in part:
             raise InputError(f"{split} has no {key!r}; it has {', '.join(sorted(map(str, part)))}")
-    num = len(part["id"])
+    num = len(_rows(split, part, "id"))
     for key in (*MODALITIES, "text_bert"):
         x = part.get(key)
         if x is None:
@@ -120,6 +122,10 @@ def _check_part(split: str, part: Part) -> None:
             raise InputError(f"{split}/{key} is {shape}, expected numbers (utterances, steps, features)")
         if len(x) != num:
             raise InputError(f"{split} has {num} ids but {len(x)} rows of {key}; they must be as many")
+        if key == "text_bert" and x.shape[1] < 2:
+            raise InputError(
+                f"{split}/{key} has shape {x.shape}, expected ids, mask and segments (utterances, 3, steps)"
+            )
 
 
 def _label_key(part: Part) -> str:
@@ -139,7 +145,7 @@ def _dim(parts: Mapping[str, Part], m: str) -> int:
 
 
 def _utterances(split: str, part: Part, notes: list[str]) -> list[Utterance]:
-    ids = ["$_$".join(_string(v) for v in np.atleast_1d(row)) for row in part["id"]]
+    ids = ["$_$".join(_string(v) for v in row) for row in _rows(split, part, "id")]
     scores = _numbers(split, part, _label_key(part), len(ids))
     labels = [_class(s) for s in scores]
     texts = (
@@ -179,11 +185,25 @@ def _string(value: object) -> str:
 
 
 def _values(split: str, part: Part, key: str, num: int) -> list[Any]:
-    given = part[key] if isinstance(part[key], np.ndarray) else np.asarray(part[key], dtype=object)
-    values = list(given.reshape(-1))
+    values = [v for row in _rows(split, part, key) for v in row]
     if len(values) != num:
         raise InputError(f"{split} has {num} ids but {len(values)} values of {key}; they must be as many")
     return values
+
+
+def _rows(split: str, part: Part, key: str) -> list[list[Any]]:
+    """What stands for each utterance: a value, or a few. Nothing deeper is looked into: it may have no end."""
+    given = part[key]
+    if not isinstance(given, list | tuple | np.ndarray) or (isinstance(given, np.ndarray) and not given.ndim):
+        raise InputError(f"{split}/{key} is a {type(given).__name__}, expected one value per utterance")
+    rows = []
+    for i, item in enumerate(given):
+        row = item.reshape(-1) if isinstance(item, np.ndarray) else item
+        row = list(row) if isinstance(row, list | tuple | np.ndarray) and len(row) <= LONGEST_ROW else [row]
+        if not all(isinstance(v, SCALARS) for v in row):
+            raise InputError(f"{split}/{key} holds a {type(row[0]).__name__} for utterance {i}, expected one value")
+        rows.append(row)
+    return rows
 
 
 def _numbers(split: str, part: Part, key: str, num: int) -> Array:

@@ -265,7 +265,11 @@ def read_info(path: Path) -> dict[str, Any]:
     if not (path / "dataset.json").is_file():
         raise InputError(f"{path} is not a data set folder: it has no dataset.json; make one with moodal import")
     info = read_json(path / "dataset.json")
-    if not isinstance(info, dict) or info.get("format") != FORMAT or not {"name", "task", "files"} <= info.keys():
+    if (
+        not isinstance(info, dict)
+        or info.get("format") != FORMAT
+        or not ({"name", "task"} <= info.keys() and isinstance(info.get("files"), dict))
+    ):
         raise InputError(f"{path / 'dataset.json'} is not of format {FORMAT}; import the data set again")
     return info
 

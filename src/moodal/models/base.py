@@ -46,6 +46,7 @@ class FusionModel(nn.Module):
 
     is_control: ClassVar[bool] = False  # a yardstick, not a candidate: tables compare against it
     closed_form: ClassVar[bool] = False  # has ``fit`` and is not trained by gradient
+    label_smoothing: float = 0.0  # set by training, for whatever part of the model is trained on labels
 
     def __init__(
         self,
@@ -110,7 +111,9 @@ class FusionModel(nn.Module):
 
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy over classes, or the mean absolute error of a score."""
-        return F.cross_entropy(logits, labels) if self.task.classes else F.l1_loss(logits[:, 0], labels)
+        if self.task.classes:
+            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        return F.l1_loss(logits[:, 0], labels)
 
     def extra_losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Further losses by name, already weighted; they are added to the task loss."""

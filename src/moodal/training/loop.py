@@ -69,6 +69,7 @@ def fit_network(
     """
     train, prepared_valid = _bare(model.prepare(train)), None if valid is None else model.prepare(valid)
     optimizer = torch.optim.AdamW(model.param_groups(settings.lr, settings.weight_decay), fused=True)
+    model.label_smoothing = settings.label_smoothing
     average = copy.deepcopy(model) if settings.ema else None
     best = {k: v.clone() for k, v in (average or model).state_dict().items()}
     state = State()
@@ -144,7 +145,8 @@ def _train_epoch(
     for number, rows in enumerate(cuts, start=1):
         batch = train.select(rows)
         output = model.fuse(batch)
-        losses = {"task": _task_loss(model, output, batch, settings), **model.extra_losses(output, batch)}
+        assert batch.labels is not None
+        losses = {"task": model.task_loss(output.logits, batch.labels), **model.extra_losses(output, batch)}
         loss = torch.stack(list(losses.values())).sum()
         values = {k: v.item() for k, v in losses.items()}
         if not math.isfinite(loss.item()):
@@ -163,13 +165,6 @@ def _train_epoch(
         for k, v in values.items():
             totals[k] = totals.get(k, 0.0) + v / len(cuts)
     return totals
-
-
-def _task_loss(model: FusionModel, output: Output, batch: Batch, settings: TrainingSettings) -> Tensor:
-    assert batch.labels is not None
-    if settings.label_smoothing and model.task.classes:
-        return F.cross_entropy(output.logits, batch.labels, label_smoothing=settings.label_smoothing)
-    return model.task_loss(output.logits, batch.labels)
 
 
 @torch.no_grad()
