@@ -279,7 +279,7 @@ def _name(value: object) -> str | None:
             return value.decode("utf-8")
         except UnicodeDecodeError:
             text = value.decode("utf-8", "backslashreplace")
-            raise InputError(f"{text!r} is not UTF-8; save the file with that encoding") from None
+            raise InputError(f"'{text}' is not UTF-8; save the file with that encoding") from None
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
