@@ -65,9 +65,11 @@ def test_mean_std_pooling_is_numpys_mean_and_population_deviation() -> None:
 def test_standardising_does_not_depend_on_scale_or_offset_of_the_features(how: str) -> None:
     batch = correlated()
     moved = Batch({m: Ragged(x.values * 1000 - 5, x.lengths) for m, x in batch.inputs.items()}, batch.labels)
+    tiny = Batch({m: Ragged(x.values * 1e-7, x.lengths) for m, x in batch.inputs.items()}, batch.labels)
     out = []
-    for b in (batch, moved):
+    for b in (batch, moved, tiny):
         model = create_model("lf_dnn", b.dims, TASK, standardise=how)
         model.fit_standardisation(b)
         out.append(model.prepare(b).inputs["audio"].values)
     torch.testing.assert_close(out[0], out[1], atol=2e-3, rtol=0)
+    torch.testing.assert_close(out[0], out[2], atol=2e-3, rtol=0)

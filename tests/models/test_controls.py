@@ -120,6 +120,19 @@ def test_lda_integrates_a_missing_modality_out(train: Batch) -> None:
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
+def test_a_modality_missing_in_training_counts_for_nothing() -> None:
+    """The centres are those of the utterances that have it, and LDA is no worse for the rest."""
+    train, test = random_batch(600, seed=3, signal=2.0), random_batch(300, seed=4, signal=2.0)
+    sparse = train.without("audio", torch.arange(600) % 10 > 0)
+    model = fitted(LDA, sparse)
+    has = sparse.present["audio"]
+    x = model.prepare(sparse).inputs["audio"].mean()
+    for c in range(3):
+        expected = x[has & (sparse.labels == c)].double().mean(0)
+        torch.testing.assert_close(model.get_buffer("centres_audio")[c], expected, atol=1e-5, rtol=0)
+    assert (predict(model, test).logits.argmax(1) == test.labels).float().mean() > 0.9
+
+
 def test_stacking_never_lets_an_expert_judge_a_group_it_was_fitted_on(
     monkeypatch: pytest.MonkeyPatch, train: Batch
 ) -> None:

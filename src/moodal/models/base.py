@@ -139,13 +139,16 @@ def _pooled(x: Ragged, how: str) -> Ragged:
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (1 where constant) of each column, summed in float64 a slice at a time."""
+    """Mean and standard deviation (1 where constant) of each column, summed in float64 a slice at a time.
+
+    Constant means: next to no deviation for a column of this size, or of this modality, whatever the units.
+    """
     if not len(x):
         return torch.zeros(x.shape[1]), torch.ones(x.shape[1])
     mean = torch.stack([c.double().sum(0) for c in torch.split(x, 8192)]).sum(0) / len(x)
     var = torch.stack([(c.double() - mean).square().sum(0) for c in torch.split(x, 8192)]).sum(0) / len(x)
     std = var.sqrt()
-    constant = std <= 1e-6 * mean.abs().clamp(min=1.0)
+    constant = std <= 1e-6 * torch.maximum(mean.abs(), std.median())
     return mean.float(), torch.where(constant, 1.0, std).float()
 
 

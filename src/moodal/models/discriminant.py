@@ -74,7 +74,8 @@ class LDA(_Discriminant):
         batch = self.prepare(train)
         y = self._labels(batch)
         x = torch.cat(list(self.vectors(batch).values()), dim=1).numpy()
-        centres, covariance = shrunk_gaussians(x, y, len(self.task.classes))
+        there = np.concatenate([np.tile(batch.present[m].numpy()[:, None], d) for m, d in self.dims.items()], axis=1)
+        centres, covariance = shrunk_gaussians(x, y, len(self.task.classes), there)
         at = 0
         for m, dim in self.dims.items():
             self.get_buffer(f"centres_{m}").copy_(torch.from_numpy(centres[:, at : at + dim]))
@@ -181,17 +182,25 @@ class LDAStacking(LDAProduct):
         return Output(logits.float(), {}, alone)
 
 
-def shrunk_gaussians(x: Array, y: npt.NDArray[np.int64], classes: int) -> tuple[Array, Array]:
+def shrunk_gaussians(
+    x: Array, y: npt.NDArray[np.int64], classes: int, there: npt.NDArray[np.bool_] | None = None
+) -> tuple[Array, Array]:
     """Class means (C, D) and the shared within-class covariance (D, D), shrunk by Ledoit and Wolf's estimate.
 
-    A class without rows takes the overall mean.
+    there: (N, D) bool, False where a value is missing; it counts neither for the mean nor for the variance of its
+    column. A class without values in a column takes the overall mean.
     """
     from sklearn.covariance import ledoit_wolf
 
-    overall = x.mean(0)
-    centres = np.stack([x[y == c].mean(0) if (y == c).any() else overall for c in range(classes)])
-    within = x - centres[y]
-    scale = within.std(0)
+    there = np.ones(x.shape, dtype=bool) if there is None else there
+    x = np.where(there, x, 0.0)
+    overall = x.sum(0) / np.maximum(there.sum(0), 1)
+    members = np.eye(classes)[y].T  # (C, N)
+    counts = members @ there  # (C, D)
+    centres = np.where(counts > 0, members @ x / np.maximum(counts, 1), overall)
+    # a missing deviation is 0, and the others grow for it: the matrix stays positive semidefinite
+    within = (x - centres[y]) * there * np.sqrt(len(x) / np.maximum(there.sum(0), 1))
+    scale = np.sqrt(np.square(within).mean(0))
     scale[scale == 0] = 1.0
     covariance, _ = ledoit_wolf(within / scale, assume_centered=True)
     return centres, covariance * np.outer(scale, scale) + 1e-9 * np.eye(x.shape[1])
