@@ -245,8 +245,11 @@ def test_an_existing_folder_is_not_overwritten_unasked(small_mosi, small_ravdess
     with pytest.raises(InputError, match="exists already"):
         import_ravdess(small_ravdess, tmp_path / "out", folds=2)
     assert (tmp_path / "out" / "mine.txt").read_text() == "keep"
-    import_mosi(small_mosi, tmp_path / "out", overwrite=True)
-    assert read_info(tmp_path / "out")["name"] == "mosi"
+    with pytest.raises(InputError, match="is not a data set folder, so --overwrite leaves it alone"):
+        import_mosi(small_mosi, tmp_path / "out", overwrite=True)
+    import_mosi(small_mosi, tmp_path / "set")
+    import_mosi(small_mosi, tmp_path / "set", protocol="within_test", overwrite=True)
+    assert read_info(tmp_path / "set")["name"] == "mosi-within-test"
 
 
 # the real files
