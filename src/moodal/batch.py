@@ -51,6 +51,8 @@ class Ragged:
     def select(self, index: Tensor) -> Ragged:
         """The utterances at ``index`` (n,), in that order."""
         lengths = self.lengths[index]
+        if len(self.values) == len(self) and bool((self.lengths == 1).all()):
+            return Ragged(self.values.index_select(0, index), lengths)
         shift = self.starts[index] - (torch.cumsum(lengths, 0) - lengths)  # (n,) old row minus new row
         rows = torch.arange(int(lengths.sum())) + torch.repeat_interleave(shift, lengths)
         return Ragged(self.values.index_select(0, rows), lengths)

@@ -66,39 +66,42 @@ class LSTM(nn.Module):
         if not packing.sizes:
             return out
         gates = torch.addmm(self.bias_ih + self.bias_hh, x.values, self.weight_ih.t())  # (S, 4H)
-        packed = gates.index_select(0, packing.rows)
-        last: Tensor = _Recurrence.apply(packed, self.weight_hh, packing)  # type: ignore[no-untyped-call]
+        last: Tensor = _Recurrence.apply(gates, self.weight_hh, packing)  # type: ignore[no-untyped-call]
         return out.index_copy(0, packing.order[: len(last)], last)
 
 
 class _Recurrence(torch.autograd.Function):
-    """Gate pre-activations (S, 4H), packed -> last hidden states (B', H), longest sequence first."""
+    """Gate pre-activations (S, 4H) in the utterances' order -> last hidden states (B', H), longest sequence first."""
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, weight: Tensor, packing: Packing) -> Tensor:
-        hidden = weight.shape[1]
-        act = gates.clone()
+        hidden, sizes = weight.shape[1], packing.sizes
+        act = gates.index_select(0, packing.rows)
         cell, squashed, state = (gates.new_empty(len(gates), hidden) for _ in range(3))
-        last = gates.new_empty(packing.sizes[0], hidden)
+        last = gates.new_empty(sizes[0], hidden)
         weight_t = weight.t()
-        starts = packing.starts
-        for t, n in enumerate(packing.sizes):
-            now = slice(starts[t], starts[t] + n)
-            a = act[now]
+        # all views of all steps are cut at once: cutting them inside the loop costs as much as the arithmetic
+        steps = [torch.split(x, list(sizes)) for x in (act, cell, squashed, state)]
+        parts = [torch.split(x, list(sizes)) for x in torch.split(act, hidden, dim=1)]
+        input_forget = torch.split(act[:, : 2 * hidden], list(sizes))
+        before_h = before_c = last
+        for t, (n, a, c, squash, h, i, f, g, o, i_f) in enumerate(
+            zip(sizes, *steps, *parts, input_forget, strict=True)
+        ):
             if t:
-                before = slice(starts[t - 1], starts[t - 1] + n)
-                a.addmm_(state[before], weight_t)
-            a[:, : 2 * hidden].sigmoid_()
-            a[:, 2 * hidden : 3 * hidden].tanh_()
-            a[:, 3 * hidden :].sigmoid_()
-            i, f, g, o = torch.split(a, hidden, dim=1)
-            torch.mul(i, g, out=cell[now])
+                a.addmm_(_first(before_h, n), weight_t)
+            i_f.sigmoid_()
+            g.tanh_()
+            o.sigmoid_()
+            torch.mul(i, g, out=c)
             if t:
-                cell[now].addcmul_(f, cell[before])
-            torch.tanh(cell[now], out=squashed[now])
-            torch.mul(o, squashed[now], out=state[now])
-            ending = packing.sizes[t + 1] if t + 1 < len(packing.sizes) else 0
-            last[ending:n] = state[starts[t] + ending : starts[t] + n]
+                c.addcmul_(f, _first(before_c, n))
+            torch.tanh(c, out=squash)
+            torch.mul(o, squash, out=h)
+            ending = sizes[t + 1] if t + 1 < len(sizes) else 0
+            if ending < n:
+                last[ending:n] = h[ending:]
+            before_h, before_c = h, c
         ctx.save_for_backward(act, cell, squashed, state, weight)
         ctx.packing = packing
         return last
@@ -107,28 +110,34 @@ class _Recurrence(torch.autograd.Function):
     def backward(ctx: Any, grad_last: Tensor) -> tuple[Tensor, Tensor, None]:
         act, cell, squashed, state, weight = ctx.saved_tensors
         packing: Packing = ctx.packing
-        hidden, starts = weight.shape[1], packing.starts
+        hidden, starts, sizes = weight.shape[1], packing.starts, packing.sizes
         i, f, g, o = torch.split(act, hidden, dim=1)
-        first = packing.sizes[0]
-        before = torch.cat(
-            [torch.arange(starts[t - 1], starts[t - 1] + n) for t, n in enumerate(packing.sizes) if t]
-            or [torch.arange(0)]
-        )
-        cell_before, state_before = (torch.cat([x.new_zeros(first, hidden), x[before]]) for x in (cell, state))
+        earlier = [torch.arange(starts[t - 1], starts[t - 1] + n) for t, n in enumerate(sizes) if t]
+        before = torch.cat(earlier or [torch.arange(0)])
+        cell_before, state_before = (torch.cat([x.new_zeros(sizes[0], hidden), x[before]]) for x in (cell, state))
         # what each gate's pre-activation receives from the cell's and from the state's gradient, for all steps at once
         from_cell = torch.stack([g * i * (1 - i), cell_before * f * (1 - f), i * (1 - g * g)], dim=1)  # (S, 3, H)
         from_state = squashed * o * (1 - o)
         state_to_cell = o * (1 - squashed * squashed)
         grad_gates = torch.empty_like(act)
+        by_cell = grad_gates[:, : 3 * hidden].view(-1, 3, hidden)
+        wholes = (from_cell, from_state, state_to_cell, f, grad_gates, by_cell, grad_gates[:, 3 * hidden :])
+        steps = list(zip(sizes, *(torch.split(x, list(sizes)) for x in wholes), strict=True))
         grad_state, grad_cell = grad_last.clone(), torch.zeros_like(grad_last)
-        for t in range(len(packing.sizes) - 1, -1, -1):
-            n = packing.sizes[t]
-            now = slice(starts[t], starts[t] + n)
-            ds, dc, out = grad_state[:n], grad_cell[:n], grad_gates[now]
-            dc.addcmul_(ds, state_to_cell[now])
-            torch.mul(from_cell[now], dc[:, None], out=out[:, : 3 * hidden].view(n, 3, hidden))
-            torch.mul(ds, from_state[now], out=out[:, 3 * hidden :])
-            dc.mul_(f[now])
+        wide_cell = grad_cell[:, None]
+        for t in range(len(sizes) - 1, -1, -1):
+            n, cell_part, state_part, through, forget, out, out_cell, out_state = steps[t]
+            ds, dc = _first(grad_state, n), _first(grad_cell, n)
+            dc.addcmul_(ds, through)
+            torch.mul(cell_part, _first(wide_cell, n), out=out_cell)
+            torch.mul(ds, state_part, out=out_state)
+            dc.mul_(forget)
             if t:
                 torch.mm(out, weight, out=ds)
-        return grad_gates, grad_gates.t() @ state_before, None
+        unpacked = torch.empty_like(grad_gates).index_copy_(0, packing.rows, grad_gates)
+        return unpacked, grad_gates.t() @ state_before, None
+
+
+def _first(x: Tensor, n: int) -> Tensor:
+    """The first n rows; x itself where that is all of them."""
+    return x if len(x) == n else x[:n]
