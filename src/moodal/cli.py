@@ -52,8 +52,8 @@ Models = Annotated[
 ]
 
 INTERRUPTED = 130
-# Chosen on the validation splits of other simulated data sets (docs/experiments.md), the same for every network; the
-# variant beside them has the paper's text encoder, an LSTM.
+# Chosen on validation splits (docs/experiments.md), the same for every network; the variant beside them has the
+# paper's text encoder, an LSTM.
 DEMO_SETTINGS = Settings({"text_pooling": "mean", "batch_size": 128, "lr": 0.002})
 DEMO_MODELS = (
     "mre,mre_baseline,mre_rs,mre_cnce,mre@text_pooling=none,lmf,lf_dnn,late_average,text_only,audio_only,vision_only,"

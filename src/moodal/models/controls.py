@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from moodal.batch import Batch
 from moodal.models.base import FusionModel, Output
-from moodal.models.encoders import encoder
+from moodal.models.encoders import encoder, encoders
 from moodal.types import InputError, Task
 
 
@@ -61,9 +61,7 @@ class LateAverage(FusionModel):
         **inputs: Any,
     ) -> None:
         super().__init__(dims, task, **inputs)
-        self.encoders = nn.ModuleDict(
-            {m: encoder(self.pooling[m], self.dims[m], hidden, dropout, layers) for m in self.modalities}
-        )
+        self.encoders = encoders(self.pooling, self.dims, hidden, dropout, layers)
         self.heads = nn.ModuleDict({m: nn.Linear(hidden, task.num_outputs) for m in self.modalities})
 
     def fuse(self, batch: Batch) -> Output:
@@ -111,9 +109,7 @@ class LFDNN(FusionModel):
         **inputs: Any,
     ) -> None:
         super().__init__(dims, task, **inputs)
-        self.encoders = nn.ModuleDict(
-            {m: encoder(self.pooling[m], self.dims[m], hidden, dropout, layers) for m in self.modalities}
-        )
+        self.encoders = encoders(self.pooling, self.dims, hidden, dropout, layers)
         self.head = nn.Sequential(
             nn.Dropout(dropout),
             nn.Linear(hidden * len(self.modalities), hidden),

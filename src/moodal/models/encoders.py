@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from moodal.batch import Ragged
@@ -43,3 +45,10 @@ class DNNEncoder(nn.Module):
 def encoder(pooling: str, dim: int, hidden: int, dropout: float, layers: int) -> nn.Module:
     """An LSTM for a modality that keeps its steps, a DNN for one that was pooled."""
     return LSTMEncoder(dim, hidden, dropout) if pooling == "none" else DNNEncoder(dim, hidden, dropout, layers)
+
+
+def encoders(
+    pooling: Mapping[str, str], dims: Mapping[str, int], hidden: int, dropout: float, layers: int
+) -> nn.ModuleDict:
+    """One ``encoder`` per modality, in the order of ``pooling``."""
+    return nn.ModuleDict({m: encoder(how, dims[m], hidden, dropout, layers) for m, how in pooling.items()})

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from moodal.batch import Batch
 from moodal.models.base import FusionModel, Output
-from moodal.models.encoders import encoder
+from moodal.models.encoders import encoders
 from moodal.models.fusion import LowRankFusion
 from moodal.types import InputError, Task
 
@@ -56,9 +56,7 @@ class MRE(FusionModel):
             raise InputError(f"temperature must be above 0, got {temperature}")
         self.w_rs, self.w_cnce, self.temperature = w_rs, w_cnce, temperature
         self.relevance, self.detach_relevance, self.rescale = relevance, detach_relevance, rescale
-        self.encoders = nn.ModuleDict(
-            {m: encoder(self.pooling[m], self.dims[m], hidden, dropout, layers) for m in self.modalities}
-        )
+        self.encoders = encoders(self.pooling, self.dims, hidden, dropout, layers)
         self.projections = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(3 * attention_projections))
         self.m1 = _mlp(hidden, 1, dropout)
         self.m2 = _mlp(hidden, task.num_outputs, dropout)

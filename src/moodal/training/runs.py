@@ -27,6 +27,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from moodal import metrics
+from moodal.batch import Batch
+from moodal.config import TrainingSettings
 from moodal.data.store import Dataset, read_dataset
 from moodal.experiment import Experiment, Run, save_model
 from moodal.files import write_atomic, write_json
@@ -123,7 +125,7 @@ def _train_run(dataset: Path, run: Run) -> None:
         model.fit(train, experiment.seed)
         fitted = Fitted(0, [], [])
     else:
-        fitted = _fit(model, data, rows, run, refit=False)
+        fitted = _fit(model, run, train, data.batch.select(rows["valid"]), experiment.training)
     outputs = {"valid": predict(model, data.batch.select(rows["valid"]))}
     if experiment.training.refit:
         fitted = _refit(model, data, rows, run, fitted, dims)
@@ -160,15 +162,14 @@ def split_rows(data: Dataset, fold: int | None) -> dict[str, Tensor]:
     return rows
 
 
-def _fit(model: FusionModel, data: Dataset, rows: Mapping[str, Tensor], run: Run, *, refit: bool) -> Fitted:
-    settings, seed = run.experiment.training, run.experiment.seed
-    phase = "refit" if refit else "select"
+def _fit(model: FusionModel, run: Run, train: Batch, valid: Batch | None, settings: TrainingSettings) -> Fitted:
+    phase = "refit" if valid is None else "select"
     return fit_network(
         model,
-        data.batch.select(torch.cat([rows["train"], rows["valid"]]) if refit else rows["train"]),
-        None if refit else data.batch.select(rows["valid"]),
+        train,
+        valid,
         settings,
-        seed,
+        run.experiment.seed,
         run.path / f"checkpoint-{phase}.safetensors",
         phase=phase,
         where=str(run.path),
@@ -195,7 +196,7 @@ def _refit(
         model.fit(both, experiment.seed)
         return fitted
     chosen = replace(experiment.training, epochs=max(1, fitted.best_epoch))
-    again = _fit(model, data, rows, replace(run, experiment=replace(experiment, training=chosen)), refit=True)
+    again = _fit(model, run, both, None, chosen)
     return Fitted(fitted.best_epoch, fitted.history, fitted.epoch_seconds + again.epoch_seconds)
 
 
