@@ -188,3 +188,32 @@ def test_without_rows_means_everywhere(batch):
 def test_inputs_that_no_model_could_read_are_refused(inputs, said):
     with pytest.raises(ValueError, match=said):
         Batch(inputs)
+
+
+@pytest.mark.parametrize("lengths", [[4, 0, 1, 3], [4, 4, 4, 4], [9, 2, 7, 1]])
+def test_resampled_steps_are_means_of_the_steps_they_cover(lengths: list[int]) -> None:
+    torch.manual_seed(0)
+    before = torch.tensor([7, 3, 2, 0])
+    x = Ragged(torch.randn(12, 2), before)
+    out = x.resampled(torch.tensor(lengths))
+    expected = []
+    for clip, steps in zip(torch.split(x.values, before.tolist()), lengths, strict=True):
+        n = len(clip)
+        for i in range(steps if n else 0):
+            expected.append(clip[i * n // steps : -((-(i + 1) * n) // steps)].mean(0))
+    torch.testing.assert_close(out.values, torch.stack(expected))
+    assert out.lengths.tolist() == [k if n else 0 for n, k in zip(before.tolist(), lengths, strict=True)]
+
+
+def test_aligned_gives_every_modality_the_steps_of_the_text() -> None:
+    text = Ragged(torch.randn(5, 2), torch.tensor([3, 2, 0]))
+    audio = Ragged(torch.randn(15, 3), torch.tensor([10, 1, 4]))
+    vision = Ragged(torch.randn(8, 1), torch.tensor([0, 2, 6]))
+    out = Batch({"text": text, "audio": audio, "vision": vision}).aligned()
+    assert {m: x.lengths.tolist() for m, x in out.inputs.items()} == {
+        "text": [3, 2, 0],
+        "audio": [3, 2, 4],  # no text: as many as the shortest that is there
+        "vision": [0, 2, 4],
+    }
+    again = out.aligned()
+    assert all(torch.equal(again.inputs[m].values, x.values) for m, x in out.inputs.items())

@@ -53,9 +53,7 @@ class Ragged:
         lengths = self.lengths[index]
         if len(self.values) == len(self) and bool((self.lengths == 1).all()):
             return Ragged(self.values.index_select(0, index), lengths)
-        shift = self.starts[index] - (torch.cumsum(lengths, 0) - lengths)  # (n,) old row minus new row
-        rows = torch.arange(int(lengths.sum())) + torch.repeat_interleave(shift, lengths)
-        return Ragged(self.values.index_select(0, rows), lengths)
+        return Ragged(self.values.index_select(0, _ranges(self.starts[index], lengths)), lengths)
 
     def mean(self) -> Tensor:
         """(B, D) mean over real steps; zeros where there are none."""
@@ -77,6 +75,22 @@ class Ragged:
             return self.values.new_zeros(len(self), self.dim)
         return self.values[rows.clamp(max=len(self.values) - 1)] * (self.lengths > 0)[:, None]
 
+    def resampled(self, lengths: Tensor) -> Ragged:
+        """Each utterance as ``lengths`` (B,) steps: step i is the mean of the real steps floor(i n / L) up to
+        ceil((i + 1) n / L), so all n are used, in order, and fewer than L are repeated. A missing one stays missing."""
+        n, wanted = self.lengths, torch.where(self.lengths > 0, lengths, 0)
+        if torch.equal(n, wanted):
+            return self
+        owner = torch.repeat_interleave(wanted)  # (S',)
+        step = torch.arange(len(owner)) - (torch.cumsum(wanted, 0) - wanted)[owner]
+        first = step * n[owner] // wanted[owner]
+        count = ((step + 1) * n[owner] + wanted[owner] - 1) // wanted[owner] - first
+        parts = [
+            Ragged(self.values[_ranges((self.starts[owner] + first)[some], count[some])], count[some]).mean()
+            for some in torch.split(torch.arange(len(owner)), 8192)
+        ]
+        return Ragged(torch.cat([self.values[:0], *parts]), wanted)
+
     def padded(self, fill: float = 0.0) -> Tensor:
         """(B, T, D) with T the longest length, at least 1."""
         steps = max(1, int(self.lengths.max())) if len(self) else 1
@@ -96,6 +110,12 @@ class Ragged:
         return cls(x[present], present.long())
 
 
+def _ranges(starts: Tensor, counts: Tensor) -> Tensor:
+    """starts[0], starts[0] + 1, ... (counts[0] of them), starts[1], ..."""
+    shift = starts - (torch.cumsum(counts, 0) - counts)
+    return torch.arange(int(counts.sum())) + torch.repeat_interleave(shift, counts)
+
+
 def padding_mask(lengths: Tensor, steps: int) -> Tensor:
     """(B, T) bool, True where padded."""
     return torch.arange(steps) >= lengths[:, None]
@@ -107,7 +127,8 @@ class Batch:
 
     inputs: a ``Ragged`` per modality, in the order of MODALITIES; labels: (B,) int64 classes or float32
     scores; modality_labels: (B,) int64 per modality, -1 where nobody labelled it; groups: (B,) int64, the same number
-    for utterances that may not be split (one speaker, one video); stage: "raw", "pooled" or "prepared", how far a model
+    for utterances that may not be split (one speaker, one video); rows: (B,) int64, where in the training set each
+    stands, known while training; stage: "raw", "pooled" or "prepared", how far a model
     has taken the features, so that what is done once is not done twice.
     """
 
@@ -116,6 +137,7 @@ class Batch:
     modality_labels: Mapping[str, Tensor] = field(default_factory=dict)
     groups: Tensor | None = None
     ids: Sequence[str] = ()
+    rows: Tensor | None = None
     stage: str = "raw"
 
     def __post_init__(self) -> None:
@@ -146,6 +168,7 @@ class Batch:
             {m: y[index] for m, y in self.modality_labels.items()},
             None if self.groups is None else self.groups[index],
             [self.ids[i] for i in index.tolist()] if self.ids else (),
+            None if self.rows is None else self.rows[index],
             self.stage,
         )
 
@@ -155,3 +178,14 @@ class Batch:
         rows = torch.ones(len(self), dtype=torch.bool) if rows is None else rows
         kept = Ragged(x.values[~rows[x.owner]], torch.where(rows, 0, x.lengths))
         return replace(self, inputs={**self.inputs, modality: kept})
+
+    def aligned(self) -> Batch:
+        """Every modality with as many steps as the text has (``Ragged.resampled``): what word-aligned models read.
+
+        An utterance without text gets the steps of its shortest present modality. Data that came aligned stays as it is.
+        """
+        text = self.inputs["text"].lengths if "text" in self.inputs else torch.zeros(len(self), dtype=torch.int64)
+        lengths = torch.stack([x.lengths for x in self.inputs.values()])
+        shortest = torch.where(lengths > 0, lengths, torch.iinfo(torch.int64).max).min(0).values
+        wanted = torch.where(text > 0, text, shortest)
+        return replace(self, inputs={m: x.resampled(wanted) for m, x in self.inputs.items()})

@@ -48,3 +48,42 @@ def test_packing_is_time_major_longest_first() -> None:
     assert packing.order.tolist() == [1, 2, 0]
     assert packing.sizes == (3, 2, 1)
     assert packing.rows.tolist() == [1, 4, 0, 2, 5, 3]  # first steps of 1, 2, 0; second steps of 1, 2; third of 1
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [[3, 0, 1, 5, 3], [2], [0, 0]])
+def test_states_of_every_step_and_their_gradients_equal_torchs(lengths: list[int], reverse: bool) -> None:
+    """Hidden states from torch.nn.LSTM; cells from torch.nn.LSTMCell, step by step."""
+    torch.manual_seed(0)
+    ours = LSTM(5, 3).double()
+    cell = torch.nn.LSTMCell(5, 3).double()
+    cell.load_state_dict(ours.state_dict())
+    x = Ragged(torch.randn(sum(lengths), 5, dtype=torch.double, requires_grad=True), torch.tensor(lengths))
+
+    def slowly() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        last, hidden, cells = [], torch.zeros(sum(lengths), 3).double(), torch.zeros(sum(lengths), 3).double()
+        for start, length in zip(x.starts.tolist(), lengths, strict=True):
+            h, c = (torch.zeros(1, 3).double() for _ in range(2))
+            for row in sorted(range(start, start + length), reverse=reverse):
+                h, c = cell(x.values[row : row + 1], (h, c))
+                hidden, cells = (
+                    hidden.index_copy(0, torch.tensor([row]), h),
+                    cells.index_copy(0, torch.tensor([row]), c),
+                )
+            last.append(h[0])
+        return torch.stack(last), hidden, cells
+
+    states = ours.states(x, reverse=reverse)
+    found, expected = (states.last, states.hidden, states.cell), slowly()
+    weights = [torch.randn_like(e) for e in expected]
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    for used in ([0], [1], [2], [0, 1, 2]) if sum(lengths) else []:
+        of_mine = torch.autograd.grad(
+            sum((found[k] * weights[k]).sum() for k in used), [x.values, *ours.parameters()], retain_graph=True
+        )
+        of_theirs = torch.autograd.grad(
+            sum((expected[k] * weights[k]).sum() for k in used), [x.values, *cell.parameters()], retain_graph=True
+        )
+        for a, b in zip(of_mine, of_theirs, strict=True):
+            torch.testing.assert_close(a, b)

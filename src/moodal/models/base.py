@@ -46,6 +46,7 @@ class FusionModel(nn.Module):
 
     is_control: ClassVar[bool] = False  # a yardstick, not a candidate: tables compare against it
     closed_form: ClassVar[bool] = False  # has ``fit`` and is not trained by gradient
+    word_aligned: ClassVar[bool] = False  # reads one step of every modality per word: ``Batch.aligned`` before ``fuse``
     label_smoothing: float = 0.0  # set by training, for whatever part of the model is trained on labels
 
     def __init__(
@@ -63,6 +64,7 @@ class FusionModel(nn.Module):
             raise InputError(f"standardise must be scale or whiten, got {standardise!r}")
         pooling = {"text": text_pooling, "audio": audio_pooling, "vision": vision_pooling}
         self.task = task
+        self.memory: dict[str, Tensor] = {}  # what training keeps between steps; in checkpoints, not in a saved model
         self.modalities = tuple(m for m in MODALITIES if m in dims)
         self.pooling = {m: pooling[m] for m in self.modalities}
         for m, how in pooling.items():
@@ -78,8 +80,8 @@ class FusionModel(nn.Module):
         """Sequences reduced as ``pooling`` says: one step per present utterance, or all of them."""
         if batch.stage != "raw":
             return batch
-        pooled = {m: _pooled(batch.inputs[m], self.pooling[m]) for m in self.modalities}
-        return replace(batch, inputs=pooled, stage="pooled")
+        pooled = replace(batch, inputs={m: _pooled(batch.inputs[m], self.pooling[m]) for m in self.modalities})
+        return replace(pooled.aligned() if self.word_aligned else pooled, stage="pooled")
 
     def fit_standardisation(self, train: Batch) -> None:
         """Mean and scale of every pooled feature over the real steps of the training split."""
@@ -122,6 +124,9 @@ class FusionModel(nn.Module):
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, object]]:
         """What the optimizer gets: every parameter exactly once."""
         return [{"params": list(self.parameters()), "lr": lr, "weight_decay": weight_decay}]
+
+    def begin(self, train: Batch) -> None:
+        """Called once before the first epoch with the prepared training set (Self-MM fills its ``memory`` here)."""
 
     def after_step(self, output: Output, batch: Batch, epoch: int) -> None:
         """Called after each optimizer step (Self-MM renews its labels here)."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from moodal.batch import Batch
 from moodal.models.base import FusionModel, Output
+from moodal.models.dropout import Dropout
 from moodal.models.encoders import encoder, encoders
 from moodal.types import InputError, Task
 
@@ -111,7 +112,7 @@ class LFDNN(FusionModel):
         super().__init__(dims, task, **inputs)
         self.encoders = encoders(self.pooling, self.dims, hidden, dropout, layers)
         self.head = nn.Sequential(
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden * len(self.modalities), hidden),
             nn.ReLU(),
             nn.Linear(hidden, task.num_outputs),

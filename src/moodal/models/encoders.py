@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from moodal.batch import Ragged
+from moodal.models.dropout import Dropout
 from moodal.models.recurrent import LSTM
 from moodal.types import InputError
 
@@ -17,7 +18,7 @@ class LSTMEncoder(nn.Module):
     def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.lstm = LSTM(dim, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Ragged) -> Tensor:
         out: Tensor = self.dropout(self.lstm(x))
@@ -34,7 +35,7 @@ class DNNEncoder(nn.Module):
         widths = [dim] + [hidden] * layers
         parts: list[nn.Module] = []
         for i in range(layers):
-            parts += [nn.ReLU()] * (i > 0) + [nn.Dropout(dropout), nn.Linear(widths[i], widths[i + 1])]
+            parts += [nn.ReLU()] * (i > 0) + [Dropout(dropout), nn.Linear(widths[i], widths[i + 1])]
         self.layers = nn.Sequential(*parts)
 
     def forward(self, x: Ragged) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from moodal.batch import Batch, Ragged
 from moodal.models.base import FusionModel, Output
+from moodal.models.dropout import Dropout
 from moodal.models.encoders import LSTMEncoder
 from moodal.models.fusion import LowRankFusion
 from moodal.types import Task
@@ -64,7 +65,7 @@ class SubNet(nn.Module):
         self.hidden = hidden
         self.norm = nn.BatchNorm1d(dim)
         self.layers = nn.Sequential(
-            nn.Dropout(dropout),
+            Dropout(dropout),
             *(part for i in range(3) for part in (nn.Linear(hidden if i else dim, hidden), nn.ReLU())),
         )
 

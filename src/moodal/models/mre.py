@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from moodal.batch import Batch
 from moodal.models.base import FusionModel, Output
+from moodal.models.dropout import Dropout
 from moodal.models.encoders import encoders
 from moodal.models.fusion import LowRankFusion
 from moodal.types import InputError, Task
@@ -147,12 +148,14 @@ def contrastive_semantic_loss(bag: Tensor, classes: Tensor, present: Tensor, tem
     there = present.t()[first][:, :, None] & present.t()[second][:, None, :]
     p = masked_softmax(similarity, there).clamp(1e-6, 1 - 1e-6)  # both logarithms stay finite
     same = classes[:, None] == classes[None, :]  # (B, B)
-    return -(_mean_where(p.log(), same & there) + _mean_where(torch.log1p(-p), ~same & there))
+    with torch.no_grad():  # the weight of each pair: one over how many there are of its kind
+        weight = _share(same & there) + _share(~same & there)
+    return -(torch.where(same, p, 1 - p).log() * weight).sum()
 
 
-def _mean_where(x: Tensor, keep: Tensor) -> Tensor:
-    """Mean over the kept (B, B) of each pair of modalities, summed over the pairs."""
-    return ((x * keep).sum((1, 2)) / keep.sum((1, 2)).clamp(min=1)).sum()
+def _share(keep: Tensor) -> Tensor:
+    """(pairs, B, B) bool -> 1 / count of each (B, B) where True, else 0."""
+    return keep / keep.sum((1, 2), keepdim=True).clamp(min=1)
 
 
 def _errors(logits: Tensor, labels: Tensor) -> Tensor:
@@ -168,4 +171,4 @@ def _sign_classes(scores: Tensor, task: Task) -> Tensor:
 
 
 def _mlp(dim: int, out: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, out))
+    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), Dropout(dropout), nn.Linear(dim, out))

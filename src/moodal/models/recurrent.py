@@ -31,13 +31,14 @@ class Packing:
     order: Tensor
 
     @classmethod
-    def of(cls, x: Ragged) -> Packing:
+    def of(cls, x: Ragged, *, reverse: bool = False) -> Packing:
+        """``reverse``: each sequence from its last real step to its first."""
         lengths, order = torch.sort(x.lengths, descending=True, stable=True)
         longest = int(lengths[0]) if len(lengths) else 0
         step = torch.arange(longest)[:, None]
         alive = step < lengths  # (T, B)
-        rows = (x.starts[order] + step)[alive]
-        return cls(rows, tuple(alive.sum(1).tolist()), order)
+        rows = x.starts[order] + (lengths - 1 - step if reverse else step)
+        return cls(rows[alive], tuple(alive.sum(1).tolist()), order)
 
     @property
     def starts(self) -> list[int]:
@@ -46,6 +47,16 @@ class Packing:
         for n in self.sizes:
             out.append(out[-1] + n)
         return out
+
+
+@dataclass(frozen=True)
+class States:
+    """What an LSTM went through. last: (B, H) hidden state at the end of each utterance, zeros where it has no steps;
+    hidden, cell: (S, H) after each step, in the order of the input's steps."""
+
+    last: Tensor
+    hidden: Tensor
+    cell: Tensor
 
 
 class LSTM(nn.Module):
@@ -62,19 +73,34 @@ class LSTM(nn.Module):
 
     def forward(self, x: Ragged) -> Tensor:
         packing = Packing.of(x)
-        out = x.values.new_zeros(len(x), self.weight_hh.shape[1])
+        last, _, _ = self._run(x, packing)
+        return self._unsorted(last, packing, len(x))
+
+    def states(self, x: Ragged, *, reverse: bool = False) -> States:
+        """The states after every step; ``reverse``: each utterance read from its end, ``last`` is then at its start."""
+        packing = Packing.of(x, reverse=reverse)
+        last, *each = self._run(x, packing)
+        hidden, cell = (torch.empty_like(s).index_copy(0, packing.rows, s) for s in each)
+        return States(self._unsorted(last, packing, len(x)), hidden, cell)
+
+    def _run(self, x: Ragged, packing: Packing) -> tuple[Tensor, Tensor, Tensor]:
         if not packing.sizes:
-            return out
+            return (x.values.new_zeros(0, self.weight_hh.shape[1]),) * 3
         gates = torch.addmm(self.bias_ih + self.bias_hh, x.values, self.weight_ih.t())  # (S, 4H)
-        last: Tensor = _Recurrence.apply(gates, self.weight_hh, packing)  # type: ignore[no-untyped-call]
-        return out.index_copy(0, packing.order[: len(last)], last)
+        out: tuple[Tensor, Tensor, Tensor] = _Recurrence.apply(gates, self.weight_hh, packing)  # type: ignore[no-untyped-call]
+        return out
+
+    @staticmethod
+    def _unsorted(last: Tensor, packing: Packing, count: int) -> Tensor:
+        return last.new_zeros(count, last.shape[1]).index_copy(0, packing.order[: len(last)], last)
 
 
 class _Recurrence(torch.autograd.Function):
-    """Gate pre-activations (S, 4H) in the utterances' order -> last hidden states (B', H), longest sequence first."""
+    """Gate pre-activations (S, 4H) in the utterances' order -> last hidden states (B', H), longest sequence first,
+    and all hidden states and cells (S, H) in packed order."""
 
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, weight: Tensor, packing: Packing) -> Tensor:
+    def forward(ctx: Any, gates: Tensor, weight: Tensor, packing: Packing) -> tuple[Tensor, Tensor, Tensor]:
         hidden, sizes = weight.shape[1], packing.sizes
         act = gates.index_select(0, packing.rows)
         cell, squashed, state = (gates.new_empty(len(gates), hidden) for _ in range(3))
@@ -104,10 +130,13 @@ class _Recurrence(torch.autograd.Function):
             before_h, before_c = h, c
         ctx.save_for_backward(act, cell, squashed, state, weight)
         ctx.packing = packing
-        return last
+        ctx.set_materialize_grads(False)
+        return last, state, cell
 
     @staticmethod
-    def backward(ctx: Any, grad_last: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(
+        ctx: Any, grad_last: Tensor | None, grad_states: Tensor | None, grad_cells: Tensor | None
+    ) -> tuple[Tensor, Tensor, None]:
         act, cell, squashed, state, weight = ctx.saved_tensors
         packing: Packing = ctx.packing
         hidden, starts, sizes = weight.shape[1], packing.starts, packing.sizes
@@ -123,11 +152,16 @@ class _Recurrence(torch.autograd.Function):
         by_cell = grad_gates[:, : 3 * hidden].view(-1, 3, hidden)
         wholes = (from_cell, from_state, state_to_cell, f, grad_gates, by_cell, grad_gates[:, 3 * hidden :])
         steps = list(zip(sizes, *(torch.split(x, list(sizes)) for x in wholes), strict=True))
-        grad_state, grad_cell = grad_last.clone(), torch.zeros_like(grad_last)
+        outside = [None if x is None else torch.split(x, list(sizes)) for x in (grad_states, grad_cells)]
+        grad_cell = act.new_zeros(sizes[0], hidden)
+        grad_state = torch.zeros_like(grad_cell) if grad_last is None else grad_last.clone()
         wide_cell = grad_cell[:, None]
         for t in range(len(sizes) - 1, -1, -1):
             n, cell_part, state_part, through, forget, out, out_cell, out_state = steps[t]
             ds, dc = _first(grad_state, n), _first(grad_cell, n)
+            for total, given in zip((ds, dc), outside, strict=True):
+                if given is not None:
+                    total.add_(given[t])
             dc.addcmul_(ds, through)
             torch.mul(cell_part, _first(wide_cell, n), out=out_cell)
             torch.mul(ds, state_part, out=out_state)

@@ -68,6 +68,7 @@ def fit_network(
     train, valid: raw features. The standardisation must have been fitted. ``where`` names the run in an error.
     """
     train, prepared_valid = _bare(model.prepare(train)), None if valid is None else model.prepare(valid)
+    model.begin(train)
     optimizer = torch.optim.AdamW(model.param_groups(settings.lr, settings.weight_decay), fused=True)
     model.label_smoothing = settings.label_smoothing
     average = copy.deepcopy(model) if settings.ema else None
@@ -194,7 +195,7 @@ def _score(model: FusionModel, valid: Batch, select: str) -> float:
 
 def _bare(batch: Batch) -> Batch:
     """Without what training does not read, so that cutting a batch copies tensors only."""
-    return replace(batch, modality_labels={}, groups=None, ids=())
+    return replace(batch, groups=None, ids=(), rows=torch.arange(len(batch)))
 
 
 def _save(
@@ -207,6 +208,7 @@ def _save(
 ) -> None:
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"best/{k}": v for k, v in best.items()}
+    tensors |= {f"memory/{k}": v for k, v in model.memory.items()}
     if average is not None:
         tensors |= {f"average/{k}": v for k, v in average.state_dict().items()}
     for number, values in optimizer.state_dict()["state"].items():
@@ -230,6 +232,7 @@ def _restore(
 
     model.load_state_dict(part("model/"))
     best.update(part("best/"))
+    model.memory.update(part("memory/"))
     if average is not None:
         average.load_state_dict(part("average/"))
     moments: dict[int, dict[str, Any]] = {}
