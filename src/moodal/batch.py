@@ -180,9 +180,9 @@ class Batch:
         return replace(self, inputs={**self.inputs, modality: kept})
 
     def aligned(self) -> Batch:
-        """Every modality with as many steps as the text has (``Ragged.resampled``): what word-aligned models read.
+        """Every modality with as many steps as the text has (``Ragged.resampled``), as word-aligned models read them.
 
-        An utterance without text gets the steps of its shortest present modality. Data that came aligned stays as it is.
+        An utterance without text gets the steps of its shortest present modality; aligned data stays as it is.
         """
         text = self.inputs["text"].lengths if "text" in self.inputs else torch.zeros(len(self), dtype=torch.int64)
         lengths = torch.stack([x.lengths for x in self.inputs.values()])
