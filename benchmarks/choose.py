@@ -20,7 +20,7 @@ from moodal.config import parse_assignments, split_settings
 from moodal.data.store import Dataset, read_dataset
 from moodal.models import create_model, options_of
 from moodal.training.loop import fit_network, predict, random_seed
-from moodal.training.runs import split_rows
+from moodal.training.runs import load, split_rows
 
 SEED = 100
 
@@ -47,10 +47,10 @@ def main() -> None:
 def validate(name: str, text: str, data: Dataset, fold: int | None) -> tuple[float, float, float]:
     """Accuracy and log-loss on valid, and the best epoch, of one run that never sees test."""
     options, settings = split_settings(parse_assignments(text.split()), options_of(name))
-    rows = split_rows(data, fold)
-    train, valid = data.batch.select(rows["train"]), data.batch.select(rows["valid"])
     torch.manual_seed(random_seed(SEED, "weights"))
-    model = create_model(name, data.batch.dims, data.task, **options)
+    model = create_model(name, data.dims, data.task, **options)
+    rows, batch = split_rows(data, fold), load(data, model)
+    train, valid = batch.select(rows["train"]), batch.select(rows["valid"])
     model.fit_standardisation(train)
     epochs = 0
     with threadpool_limits(1):

@@ -87,16 +87,17 @@ def measure(model_name: str, data: Path, threads: int, epochs: int) -> dict[str,
     from moodal.data.store import read_dataset
     from moodal.models import create_model
     from moodal.training.loop import fit_network
-    from moodal.training.runs import split_rows
+    from moodal.training.runs import load, split_rows
 
     torch.set_num_threads(threads)
     began = time.perf_counter()
     dataset = read_dataset(data, verify=False)
-    loaded = time.perf_counter() - began
     width = {"text_hidden": 64, "audio_hidden": 16, "vision_hidden": 64} if model_name == "lmf" else {"hidden": 64}
-    model = create_model(model_name, dataset.batch.dims, dataset.task, **width)
-    train = model.pool(dataset.batch).select(split_rows(dataset, None)["train"])
+    model = create_model(model_name, dataset.dims, dataset.task, **width)
+    train = load(dataset, model).select(split_rows(dataset, None)["train"])
+    loaded = time.perf_counter() - began
     model.fit_standardisation(train)
+    train = model.prepare(train)
     settings = TrainingSettings(epochs=epochs + 1, batch_size=BATCH, threads=threads)
     fitted = fit_network(model, train, None, settings, seed=0)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

@@ -128,8 +128,8 @@ class Batch:
     inputs: a ``Ragged`` per modality, in the order of MODALITIES; labels: (B,) int64 classes or float32
     scores; modality_labels: (B,) int64 per modality, -1 where nobody labelled it; groups: (B,) int64, the same number
     for utterances that may not be split (one speaker, one video); rows: (B,) int64, where in the training set each
-    stands, known while training; stage: "raw", "pooled" or "prepared", how far a model
-    has taken the features, so that what is done once is not done twice.
+    stands, known while training; stage: "raw", "reduced", "pooled" or "prepared", how
+    far a model has taken the features, so that what is done once is not done twice.
     """
 
     inputs: Mapping[str, Ragged]

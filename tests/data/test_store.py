@@ -331,7 +331,7 @@ def test_a_link_out_of_the_folder_is_refused(write, tmp_path):
 def test_foreign_and_double_rows_are_refused(write, ids):
     folder = write(ids=ids, clips=[np.ones((1, 2))] * 3)
     with pytest.raises(InputError, match=r"is not in utterances.parquet, or stands twice"):
-        read_dataset(folder)
+        _ = read_dataset(folder).batch
 
 
 def test_a_file_that_nobody_listed_is_no_part_of_the_data_set(write):

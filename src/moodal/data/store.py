@@ -10,9 +10,10 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -205,12 +206,12 @@ def shared_groups(utterances: Sequence[Utterance]) -> dict[str, dict[str, int]]:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set folder in memory. ``batch`` holds every utterance, in the order of ``utterances``."""
+    """A data set folder, opened. Features are read when ``batch`` is first asked for, or by ``read``."""
 
     path: Path
     info: Mapping[str, Any]
     utterances: tuple[Utterance, ...]
-    batch: Batch
+    modalities: tuple[str, ...]
     task: Task
     fingerprint: str
 
@@ -222,6 +223,37 @@ class Dataset:
     def num_folds(self) -> int:
         """0 when the data set has fixed splits."""
         return 1 + max((u.fold for u in self.utterances if u.fold is not None), default=-1)
+
+    @cached_property
+    def dims(self) -> dict[str, int]:
+        """Features per step of each modality."""
+        return {m: int(read_json(self.path / "features" / m / "spec.json")["dim"]) for m in self.modalities}
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """(B,) int64 classes (-1 without a label), or float32 scores (NaN without)."""
+        if self.task.classes:
+            code = {name: i for i, name in enumerate(self.task.classes)}
+            return torch.tensor([code.get(u.label or "", -1) for u in self.utterances])
+        scores = [float("nan") if u.score is None else u.score for u in self.utterances]
+        return torch.tensor(scores, dtype=torch.float32)
+
+    @cached_property
+    def batch(self) -> Batch:
+        """Every utterance with its raw features, in the order of ``utterances``."""
+        return self.read()
+
+    def read(
+        self, modalities: Sequence[str] | None = None, reduce: Callable[[str, Ragged], Ragged] | None = None
+    ) -> Batch:
+        """A new ``batch`` of some modalities; ``reduce`` shortens each as soon as it is read, so that the raw steps
+        of only one are ever held."""
+        inputs = {}
+        for m in self.modalities if modalities is None else modalities:
+            x = _read_features(self.path, m, self.utterances, self.info)
+            inputs[m] = x if reduce is None else reduce(m, x)
+        stage = "raw" if reduce is None else "reduced"
+        return _batch(self.utterances, inputs, self.task, self.labels, stage)
 
     def index(self, **where: object) -> Tensor:
         """(n,) positions of the labelled utterances whose fields have these values, e.g. ``split="train"``."""
@@ -237,7 +269,7 @@ class Dataset:
 def read_dataset(
     path: Path, *, modalities: Sequence[str] | None = None, verify: bool = True, task: str | None = None
 ) -> Dataset:
-    """The data set in ``path``, its files checked against their hashes.
+    """The data set in ``path``, its files checked against their hashes; features are read later, when needed.
 
     ``task`` "regression" reads a classification data set that also has scores as a regression one.
     """
@@ -251,11 +283,11 @@ def read_dataset(
     for m in modalities or ():
         if m not in names:
             raise unknown("modality", m, names)
-    inputs = {m: _read_features(path, m, utterances, info) for m in names if modalities is None or m in modalities}
     chosen = _chosen_task(stated, task, utterances)
     identity = json.dumps({k: info[k] for k in ("files", "task")}, sort_keys=True)
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()
-    return Dataset(path, info, utterances, _batch(utterances, inputs, chosen), chosen, fingerprint)
+    kept = tuple(m for m in names if modalities is None or m in modalities)
+    return Dataset(path, info, utterances, kept, chosen, fingerprint)
 
 
 def read_info(path: Path) -> dict[str, Any]:
@@ -385,6 +417,7 @@ def _read_features(path: Path, modality: str, utterances: Sequence[Utterance], i
             values[at : at + len(rows)] = rows
             at += len(rows)
         file.close()
+    pa.default_memory_pool().release_unused()
     if at < len(values):
         raise InputError(f"{folder}: the column steps does not agree with the features; import again")
     ragged = Ragged(torch.from_numpy(values), torch.tensor(lengths, dtype=torch.int64))
@@ -420,14 +453,12 @@ def _chosen_task(stated: Task, kind: str | None, utterances: Sequence[Utterance]
     )
 
 
-def _batch(utterances: Sequence[Utterance], inputs: Mapping[str, Ragged], task: Task) -> Batch:
+def _batch(
+    utterances: Sequence[Utterance], inputs: Mapping[str, Ragged], task: Task, labels: Tensor, stage: str
+) -> Batch:
     code = {name: i for i, name in enumerate(task.classes)}
-    if task.classes:
-        labels = torch.tensor([code.get(u.label or "", -1) for u in utterances])
-    else:
-        labels = torch.tensor([float("nan") if u.score is None else u.score for u in utterances], dtype=torch.float32)
     own = {m: torch.tensor([code.get(u.modality_labels.get(m, ""), -1) for u in utterances]) for m in MODALITIES}
     known = {m: y for m, y in own.items() if task.classes and bool((y >= 0).any())}
     numbers = {name: i for i, name in enumerate(dict.fromkeys(u.group for u in utterances))}
     groups = None if None in numbers else torch.tensor([numbers[u.group] for u in utterances])
-    return Batch(inputs, labels, known, groups, [u.id for u in utterances])
+    return Batch(inputs, labels, known, groups, [u.id for u in utterances], stage=stage)

@@ -76,12 +76,19 @@ class FusionModel(nn.Module):
             self.register_buffer(f"mean_{m}", torch.zeros(dim))
             self.register_buffer(f"scale_{m}", torch.eye(dim) if self.whitened[m] else torch.ones(dim))
 
+    def reduce(self, modality: str, x: Ragged) -> Ragged:
+        """One modality as ``pooling`` says: one step per present utterance, or all of them."""
+        return _pooled(x, self.pooling[modality])
+
     def pool(self, batch: Batch) -> Batch:
-        """Sequences reduced as ``pooling`` says: one step per present utterance, or all of them."""
-        if batch.stage != "raw":
-            return batch
-        pooled = replace(batch, inputs={m: _pooled(batch.inputs[m], self.pooling[m]) for m in self.modalities})
-        return replace(pooled.aligned() if self.word_aligned else pooled, stage="pooled")
+        """Every modality reduced, and aligned to words where the model reads them so."""
+        if batch.stage == "raw":
+            batch = replace(
+                batch, inputs={m: self.reduce(m, batch.inputs[m]) for m in self.modalities}, stage="reduced"
+            )
+        if batch.stage == "reduced":
+            batch = replace(batch.aligned() if self.word_aligned else batch, stage="pooled")
+        return batch
 
     def fit_standardisation(self, train: Batch) -> None:
         """Mean and scale of every pooled feature over the real steps of the training split."""
@@ -150,8 +157,8 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     if not len(x):
         return torch.zeros(x.shape[1]), torch.ones(x.shape[1])
-    mean = torch.stack([c.double().sum(0) for c in torch.split(x, 8192)]).sum(0) / len(x)
-    var = torch.stack([(c.double() - mean).square().sum(0) for c in torch.split(x, 8192)]).sum(0) / len(x)
+    mean = torch.stack([c.double().sum(0) for c in torch.split(x, 1024)]).sum(0) / len(x)
+    var = torch.stack([(c.double() - mean).square().sum(0) for c in torch.split(x, 1024)]).sum(0) / len(x)
     std = var.sqrt()
     constant = std <= 1e-6 * torch.maximum(mean.abs(), std.median())
     return mean.float(), torch.where(constant, 1.0, std).float()

@@ -66,7 +66,7 @@ def train_models(
     core unless given; progress goes to stderr where that is a terminal.
     """
     data = read_dataset(folder, task=task)
-    chosen = suitable_models(data.batch.dims, data.task) if names is None else names
+    chosen = suitable_models(data.dims, data.task) if names is None else names
     experiments = plan_experiments(data, chosen, seeds, settings)
     leaks = split_warnings(data.utterances, data.task)
     facts = benchmark_facts(data, leaks)
@@ -126,7 +126,7 @@ def _check_experiments(data: Dataset, experiments: Sequence[Experiment]) -> None
         split_rows(data, fold)
     for e in {e.name: e for e in experiments}.values():
         try:
-            create_model(e.model, data.batch.dims, data.task, **e.options)
+            create_model(e.model, data.dims, data.task, **e.options)
         except InputError as error:
             raise InputError(f"{e.name}: {error}") from error
         if data.task.classes and e.training.select == "loss":
@@ -162,8 +162,7 @@ def _limits(data: Dataset) -> dict[str, dict[str, Any]]:
     if not (data.path / "truth.parquet").exists() or not data.task.classes:
         return {}
     rows = data.index() if data.num_folds else data.index(split="test")
-    assert data.batch.labels is not None
-    y = data.batch.labels[rows].numpy()
+    y = data.labels[rows].numpy()
     truth = read_truth(data.path, [data.utterances[i].id for i in rows.tolist()])
     single = {m: float(np.mean(p.argmax(1) == y)) for m, p in truth.single.items()}
     best = max(single, key=lambda m: single[m])

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -39,6 +39,7 @@ from moodal.types import SPLITS, InputError, WorkError
 log = logging.getLogger(__name__)
 OnChange = Callable[[int, list[Run]], None]  # how many runs are done, which are under way
 POLL_S = 0.5
+_LOADED: dict[Hashable, Batch] = {}  # a worker trains many runs of one data set; at most one entry
 
 
 def train_all(
@@ -115,27 +116,36 @@ def _train_run(dataset: Path, run: Run) -> None:
     rows = split_rows(data, experiment.fold)
     run.begin()
     began = time.perf_counter()
-    torch.manual_seed(random_seed(experiment.seed, "weights"))
-    dims = data.batch.dims
-    model = create_model(experiment.model, dims, data.task, **experiment.options)
-    data = replace(data, batch=model.pool(data.batch))  # before cutting splits: they are copies
-    train = data.batch.select(rows["train"])
-    model.fit_standardisation(train)
-    if model.closed_form:
-        model.fit(train, experiment.seed)
-        fitted = Fitted(0, [], [])
-    else:
-        fitted = _fit(model, run, train, data.batch.select(rows["valid"]), experiment.training)
-    outputs = {"valid": predict(model, data.batch.select(rows["valid"]))}
+    model = _new_model(data, experiment)
+    batch = load(data, model)
+    valid = batch.select(rows["valid"])
+    fitted = _fit(model, run, batch.select(rows["train"]), valid)
+    outputs = {"valid": predict(model, valid)}
     if experiment.training.refit:
-        fitted = _refit(model, data, rows, run, fitted, dims)
-    outputs["test"] = predict(model, data.batch.select(rows["test"]))  # once, with the final weights
+        fitted = _refit(model, data, batch, rows, run, fitted)
+    outputs["test"] = predict(model, batch.select(rows["test"]))  # once, with the final weights
     for split, output in outputs.items():
         if not output.logits.isfinite().all():
             name = data.utterances[int(rows[split][~output.logits.isfinite().all(1)][0])].id
             raise WorkError(f"{run.path}: the prediction for {name} ({split}) is not finite; look at its features")
-    save_model(run.path, model, experiment, dims)
+    save_model(run.path, model, experiment, data.dims)
     _save(run, data, rows, model, fitted, outputs, time.perf_counter() - began)
+
+
+def _new_model(data: Dataset, experiment: Experiment) -> FusionModel:
+    torch.manual_seed(random_seed(experiment.seed, "weights"))
+    return create_model(experiment.model, data.dims, data.task, **experiment.options)
+
+
+def load(data: Dataset, model: FusionModel) -> Batch:
+    """Every utterance of ``data`` as ``model.pool`` leaves it; kept for the next model that pools in the same way."""
+    how = tuple((m, model.pooling[m]) for m in model.modalities)
+    key = (data.path, data.fingerprint, data.task, how, type(model).word_aligned)
+    if key not in _LOADED:
+        _LOADED.clear()  # before reading: two at once may not fit
+        kept_last = sorted(model.modalities, key=lambda m: model.pooling[m] == "none")
+        _LOADED[key] = model.pool(data.read(kept_last, model.reduce))
+    return _LOADED[key]
 
 
 def split_rows(data: Dataset, fold: int | None) -> dict[str, Tensor]:
@@ -149,26 +159,32 @@ def split_rows(data: Dataset, fold: int | None) -> dict[str, Tensor]:
         rest = [data.index(fold=k) for k in range(data.num_folds) if k not in (fold, valid)]
         train = torch.sort(torch.cat(rest)).values
         rows = {"train": train, "valid": data.index(fold=valid), "test": data.index(fold=fold)}
-    assert data.batch.labels is not None
     for split, index in rows.items():
         if not len(index):
             raise InputError(
                 f"{data.path} has no labelled utterances in {split}; import it with --split-by or --folds-by"
             )
-        classes = torch.unique(data.batch.labels[index]).tolist() if data.task.classes else []
+        classes = torch.unique(data.labels[index]).tolist() if data.task.classes else []
         for c, name in enumerate(data.task.classes):
             if c not in classes and (fold is None or split == "train"):
                 raise InputError(f"class {name!r} has no example in {split}; every class needs some in every split")
     return rows
 
 
-def _fit(model: FusionModel, run: Run, train: Batch, valid: Batch | None, settings: TrainingSettings) -> Fitted:
+def _fit(
+    model: FusionModel, run: Run, train: Batch, valid: Batch | None, settings: TrainingSettings | None = None
+) -> Fitted:
+    """Fit everything on ``train``: standardisation first, then the closed form or the network."""
+    model.fit_standardisation(train)
+    if model.closed_form:
+        model.fit(train, run.experiment.seed)
+        return Fitted(0, [], [])
     phase = "refit" if valid is None else "select"
     return fit_network(
         model,
-        train,
+        model.prepare(train),
         valid,
-        settings,
+        settings or run.experiment.training,
         run.experiment.seed,
         run.path / f"checkpoint-{phase}.safetensors",
         phase=phase,
@@ -178,25 +194,12 @@ def _fit(model: FusionModel, run: Run, train: Batch, valid: Batch | None, settin
 
 
 def _refit(
-    model: FusionModel,
-    data: Dataset,
-    rows: Mapping[str, Tensor],
-    run: Run,
-    fitted: Fitted,
-    dims: Mapping[str, int],
+    model: FusionModel, data: Dataset, batch: Batch, rows: Mapping[str, Tensor], run: Run, fitted: Fitted
 ) -> Fitted:
     """Train again from the start on train + valid, for as many epochs as valid chose."""
-    experiment = run.experiment
-    both = data.batch.select(torch.cat([rows["train"], rows["valid"]]))
-    torch.manual_seed(random_seed(experiment.seed, "weights"))
-    fresh = create_model(experiment.model, dims, data.task, **experiment.options)
-    model.load_state_dict(fresh.state_dict())
-    model.fit_standardisation(both)
-    if model.closed_form:
-        model.fit(both, experiment.seed)
-        return fitted
-    chosen = replace(experiment.training, epochs=max(1, fitted.best_epoch))
-    again = _fit(model, run, both, None, chosen)
+    chosen = replace(run.experiment.training, epochs=max(1, fitted.best_epoch))
+    model.load_state_dict(_new_model(data, run.experiment).state_dict())
+    again = _fit(model, run, batch.select(torch.cat([rows["train"], rows["valid"]])), None, chosen)
     return Fitted(fitted.best_epoch, fitted.history, fitted.epoch_seconds + again.epoch_seconds)
 
 
@@ -228,8 +231,7 @@ def _report(
     fitted: Fitted,
     outputs: Mapping[str, Output],
 ) -> dict[str, Any]:
-    assert data.batch.labels is not None
-    labels = {s: data.batch.labels[rows[s]].numpy() for s in outputs}
+    labels = {s: data.labels[rows[s]].numpy() for s in outputs}
     scores = {s: metrics.scores(o.logits.numpy(), labels[s], model.task) for s, o in outputs.items()}
     test = outputs["test"]
     relevance = None if test.relevance is None else test.relevance.double().mean(0).tolist()
