@@ -12,6 +12,7 @@ from moodal.models.base import FusionModel, Output
 from moodal.models.controls import LFDNN, LateAverage, Unimodal
 from moodal.models.discriminant import LDA, LDAProduct, LDAStacking
 from moodal.models.lmf import LMF
+from moodal.models.misa import MISA
 from moodal.models.mre import MRE
 from moodal.types import InputError, Task, unknown
 
@@ -35,6 +36,7 @@ MODELS: dict[str, Entry] = {
     "mre_rs": _entry(MRE, "MRE, L_rs only", w_cnce=0.0),
     "mre_cnce": _entry(MRE, "MRE, L_cnce only", w_rs=0.0),
     "lmf": _entry(LMF, "LMF"),
+    "misa": _entry(MISA, "MISA"),
     "lf_dnn": _entry(LFDNN, "LF-DNN"),
     "late_average": _entry(LateAverage, "late average"),
     "text_only": _entry(Unimodal, "text only", modality="text"),
