@@ -11,7 +11,9 @@ from typing import Any
 from moodal.models.base import FusionModel, Output
 from moodal.models.controls import LFDNN, LateAverage, Unimodal
 from moodal.models.discriminant import LDA, LDAProduct, LDAStacking
+from moodal.models.graph_mfn import GraphMFN
 from moodal.models.lmf import LMF
+from moodal.models.mfn import MFN
 from moodal.models.misa import MISA
 from moodal.models.mre import MRE
 from moodal.types import InputError, Task, unknown
@@ -36,6 +38,8 @@ MODELS: dict[str, Entry] = {
     "mre_rs": _entry(MRE, "MRE, L_rs only", w_cnce=0.0),
     "mre_cnce": _entry(MRE, "MRE, L_cnce only", w_rs=0.0),
     "lmf": _entry(LMF, "LMF"),
+    "mfn": _entry(MFN, "MFN"),
+    "graph_mfn": _entry(GraphMFN, "Graph-MFN"),
     "misa": _entry(MISA, "MISA"),
     "lf_dnn": _entry(LFDNN, "LF-DNN"),
     "late_average": _entry(LateAverage, "late average"),
@@ -86,8 +90,10 @@ def _check_number(key: str, value: Any) -> None:
     """Whole numbers are sizes; numbers with decimals are loss weights, temperatures and dropout rates."""
     if type(value) is int and value < 1:
         raise InputError(f"{key} must be at least 1, got {value}")
-    if type(value) is float and not 0 <= value < (1 if key == "dropout" else math.inf):
-        raise InputError(f"{key} must be at least 0 and {'below 1' if key == 'dropout' else 'finite'}, got {value}")
+    if type(value) is float and not 0 <= value < (1 if key.endswith("dropout") else math.inf):
+        raise InputError(
+            f"{key} must be at least 0 and {'below 1' if key.endswith('dropout') else 'finite'}, got {value}"
+        )
 
 
 __all__ = ["MODELS", "FusionModel", "Output", "create_model", "options_of", "suitable_models"]
