@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -36,7 +37,8 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A training setting or an option of the models.")
 ]
 Config = Annotated[
-    Path | None, typer.Option("--config", help="TOML file of settings; a table like [mre] is for that model alone.")
+    Path | None,
+    typer.Option("--config", "--settings", help="TOML file of settings; a table like [mre] is for that model alone."),
 ]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Runs trained at the same time, one thread each.  [default: one per core]")
@@ -243,6 +245,43 @@ def compare(
     from moodal.config import read_settings
 
     _compare(folder, models, seeds, read_settings(config, settings or []), out, workers, task, as_json)
+
+
+@app.command()
+def tune(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data set folder.")],
+    models: Models = None,
+    trials: Annotated[
+        int, typer.Option(help="How many settings are tried for each model; the first are the given.")
+    ] = 30,
+    seeds: Annotated[
+        int, typer.Option(help="Runs of each trial, with seeds 1000, 1001, ...; no report uses them.")
+    ] = 2,
+    settings: Set = None,
+    config: Config = None,
+    space: Annotated[
+        Path | None, typer.Option(help="TOML file of what is searched, in place of lines of the built-in one.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the search; finished trials are kept.")] = Path(
+        "tuning"
+    ),
+    workers: Workers = None,
+    task: TaskKind = None,
+    as_json: Json = False,
+) -> None:
+    """Search settings for each model on valid, with equal effort; test is never looked at. Writes tuned.toml."""
+    from moodal.config import read_settings
+    from moodal.training.tuning import tune_models
+
+    tuned = tune_models(
+        folder, None if models is None else _names(models), trials, seeds, read_settings(config, settings or []), out,
+        space_file=space, workers=workers, task=task, command=shlex.join(["moodal", *sys.argv[1:]]),
+    )  # fmt: skip
+    file = out / "tuned.toml"
+    if as_json:
+        _print_json({**tuned.as_dict(), "settings_file": str(file)})
+    else:
+        print(*tuned.lines(), f"settings: {file}", sep="\n")
 
 
 @app.command()
