@@ -16,6 +16,7 @@ from moodal.models.lmf import LMF
 from moodal.models.mfn import MFN
 from moodal.models.misa import MISA
 from moodal.models.mre import MRE
+from moodal.models.tfn import TFN
 from moodal.types import InputError, Task, unknown
 
 
@@ -38,6 +39,7 @@ MODELS: dict[str, Entry] = {
     "mre_rs": _entry(MRE, "MRE, L_rs only", w_cnce=0.0),
     "mre_cnce": _entry(MRE, "MRE, L_cnce only", w_rs=0.0),
     "lmf": _entry(LMF, "LMF"),
+    "tfn": _entry(TFN, "TFN"),
     "mfn": _entry(MFN, "MFN"),
     "graph_mfn": _entry(GraphMFN, "Graph-MFN"),
     "misa": _entry(MISA, "MISA"),

@@ -19,10 +19,19 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
 
 def keep_mask(x: Tensor, p: float) -> Tensor:
     """Of the shape and type of ``x``: 0 with probability ``p``, else 1 / (1 - p); from torch's own generator."""
-    draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
-    dropped = round(p * LEVELS)
-    keep = draws.view(torch.int16)[: x.numel()] >= dropped - LEVELS // 2
-    return keep.view(x.shape).to(x.dtype).mul_(LEVELS / (LEVELS - dropped))
+    return kept(x.numel(), p).view(x.shape).to(x.dtype).mul_(kept_scale(p))
+
+
+def kept(count: int, p: float) -> Tensor:
+    """(count,) int16, 0 with probability ``p``, else 1."""
+    draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
+    # compared in place: the same comparison into bools, and those into floats, costs eight times as much
+    return draws.view(torch.int16)[:count].ge_(round(p * LEVELS) - LEVELS // 2)
+
+
+def kept_scale(p: float) -> float:
+    """1 / (1 - p) for the ``p`` that ``kept`` really has."""
+    return LEVELS / (LEVELS - round(p * LEVELS))
 
 
 class Dropout(nn.Module):

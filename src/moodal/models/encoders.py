@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from moodal.batch import Ragged
@@ -53,3 +54,45 @@ def encoders(
 ) -> nn.ModuleDict:
     """One ``encoder`` per modality, in the order of ``pooling``."""
     return nn.ModuleDict({m: encoder(how, dims[m], hidden, dropout, layers) for m, how in pooling.items()})
+
+
+class SubNet(nn.Module):
+    """Mean over real steps, batch norm over the utterances that have any, dropout, three linear layers with ReLU.
+
+    What TFN and LMF read audio and vision with (Zadeh et al. 2017, section 4.1).
+    """
+
+    def __init__(self, dim: int, hidden: int, out: int, dropout: float) -> None:
+        super().__init__()
+        self.out = out
+        self.norm = nn.BatchNorm1d(dim)
+        widths = (dim, hidden, hidden, out)
+        self.layers = nn.Sequential(
+            Dropout(dropout),
+            *(part for i in range(3) for part in (nn.Linear(widths[i], widths[i + 1]), nn.ReLU())),
+        )
+
+    def forward(self, x: Ragged) -> Tensor:
+        there = x.lengths > 0
+        out = x.values.new_zeros(len(x), self.out)
+        if int(there.sum()) > int(self.training):  # one row has no variance to train batch norm on
+            out[there] = self.layers(self.norm(x.mean()[there]))
+        return out
+
+
+class TextSubNet(nn.Module):
+    """LSTM's last real state, dropout, a linear layer: what TFN and LMF read the text with."""
+
+    def __init__(self, dim: int, hidden: int, out: int, dropout: float) -> None:
+        super().__init__()
+        self.lstm = LSTMEncoder(dim, hidden, dropout)
+        self.linear = nn.Linear(hidden, out)
+
+    def forward(self, x: Ragged) -> Tensor:
+        out: Tensor = self.linear(self.lstm(x))
+        return torch.where((x.lengths > 0)[:, None], out, 0.0)
+
+
+def subnet(pooling: str, dim: int, hidden: int, out: int, dropout: float) -> nn.Module:
+    """A ``TextSubNet`` for a modality that keeps its steps, a ``SubNet`` for one that was pooled."""
+    return (TextSubNet if pooling == "none" else SubNet)(dim, hidden, out, dropout)
