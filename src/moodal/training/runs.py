@@ -62,7 +62,7 @@ def train_all(
     waiting: dict[Future[None], Run] = {}
     try:
         with _deaf_to_interrupts():
-            waiting = {pool.submit(train_run, dataset, run): run for run in todo}
+            waiting = {pool.submit(train_run, dataset, run, size): run for run in todo}
         while waiting:
             if on_change:
                 on_change(len(runs) - len(waiting), [run for run in waiting.values() if run.progress_file.exists()])
@@ -101,21 +101,24 @@ def _end_with_parent(listening: Connection) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def train_run(dataset: Path, run: Run) -> None:
-    """Train, predict valid and test, score, save; the report comes last. Continues what a killed run left."""
+def train_run(dataset: Path, run: Run, workers: int = 1) -> None:
+    """Train, predict valid and test, score, save; the report comes last. Continues what a killed run left.
+
+    workers: how many runs are trained at the same time; noted beside the seconds, which mean less the more there are.
+    """
     torch.set_num_threads(run.experiment.training.threads)
     with threadpool_limits(run.experiment.training.threads):  # numpy's and scikit-learn's threads
-        _train_run(dataset, run)
+        _train_run(dataset, run, workers)
 
 
-def _train_run(dataset: Path, run: Run) -> None:
+def _train_run(dataset: Path, run: Run, workers: int) -> None:
     experiment = run.experiment
     data = _cached_dataset(dataset, experiment.task)
     if data.fingerprint != experiment.fingerprint:
         raise InputError(f"{dataset} has changed since the experiment was made; start it again")
     rows = split_rows(data, experiment.fold)
     run.begin()
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     model = _new_model(data, experiment)
     batch = load(data, model)
     valid = batch.select(rows["valid"])
@@ -129,7 +132,8 @@ def _train_run(dataset: Path, run: Run) -> None:
             name = data.utterances[int(rows[split][~output.logits.isfinite().all(1)][0])].id
             raise WorkError(f"{run.path}: the prediction for {name} ({split}) is not finite; look at its features")
     save_model(run.path, model, experiment, data.dims)
-    _save(run, data, rows, model, fitted, outputs, time.perf_counter() - began)
+    spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
+    _save(run, data, rows, model, fitted, outputs, {**spent, "workers": workers})
 
 
 def _new_model(data: Dataset, experiment: Experiment) -> FusionModel:
@@ -210,14 +214,14 @@ def _save(
     model: FusionModel,
     fitted: Fitted,
     outputs: Mapping[str, Output],
-    seconds: float,
+    spent: Mapping[str, float],
 ) -> None:
     table = pa.concat_tables([_prediction_table(s, data, rows[s], outputs[s], model) for s in ("valid", "test")])
     write_atomic(run.predictions_file, lambda p: pq.write_table(table, p, compression="zstd"))
     write_json(run.path / "history.json", fitted.history)
     if fitted.epoch_seconds or not (run.path / "timing.json").exists():
         per_epoch = float(np.mean(fitted.epoch_seconds)) if fitted.epoch_seconds else 0.0
-        timing = {"seconds": seconds, "seconds_per_epoch": per_epoch, "threads": run.experiment.training.threads}
+        timing = {**spent, "seconds_per_epoch": per_epoch, "threads": run.experiment.training.threads}
         write_json(run.path / "timing.json", {**timing, "torch": torch.__version__})
     write_json(run.report_file, _report(run, data, rows, model, fitted, outputs))
     run.clear_leftovers()
