@@ -26,7 +26,8 @@ OPTIONS = {
     "text_pooling": "`none` keeps every step (an LSTM reads them), `mean` or `mean_std` over real steps",
     "audio_pooling": "the same for audio",
     "vision_pooling": "the same for vision",
-    "standardise": "`scale`: each feature to mean 0, deviation 1; `whiten`: correlations within a pooled modality too",
+    "standardise": "`scale`: each feature to mean 0, deviation 1; `whiten`: correlations within a pooled modality too; "
+    "`whiten_within`: those around each class's own mean",
     "hidden": "width of the encoders and of the bag",
     "layers": "linear layers of the networks that read pooled modalities (the paper: 3)",
     "text_hidden": "width of the text LSTM (in LMF its output is half as wide)",

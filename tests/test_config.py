@@ -140,3 +140,8 @@ def test_settings_that_no_training_could_use_are_refused(given, said):
 def test_settings_do_not_change_under_a_run():
     with pytest.raises(FrozenInstanceError):
         TrainingSettings().lr = 1.0
+
+
+def test_a_key_given_twice_is_refused() -> None:
+    with pytest.raises(InputError, match=r"lr is given twice, as 0\.1 and 0\.2"):
+        parse_assignments(["lr=0.1", "rank=2", " lr = 0.2 "])

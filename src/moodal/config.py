@@ -79,11 +79,13 @@ def read_settings(file: Path | None, assignments: Iterable[str] = ()) -> Setting
 
 def parse_assignments(items: Iterable[str]) -> dict[str, str]:
     """``["lr=0.01", "rank=8"]`` -> a dictionary of texts; ``coerce`` gives them types."""
-    found = {}
+    found: dict[str, str] = {}
     for item in items:
         key, sign, value = item.partition("=")
         if not sign or not key.strip():
             raise InputError(f"need KEY=VALUE, got {item!r}")
+        if key.strip() in found:
+            raise InputError(f"{key.strip()} is given twice, as {found[key.strip()]} and {value.strip()}; say it once")
         found[key.strip()] = value.strip()
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -50,6 +51,19 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
         raise InputError(f"{path} is not valid JSON: {e}") from e
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Nobody else may be in such a block for ``folder``; the lock falls with the process, however it ends."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise InputError(f"another moodal is at work in {folder}; wait for it, or choose another folder") from None
+    finally:
+        os.close(lock)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import torch
 
 from moodal.batch import Batch, Ragged
 from moodal.models import create_model
+from moodal.models.base import STANDARDISATIONS
 from moodal.types import Task
 
 TASK = Task(("a", "b"))
@@ -41,10 +42,26 @@ def test_whitening_removes_correlation_within_a_pooled_modality_and_only_scales_
     assert model.get_buffer("scale_text").dim() == 1
 
 
+def test_whitening_within_classes_removes_the_correlation_around_each_classs_own_mean() -> None:
+    batch = correlated(900)
+    assert batch.labels is not None
+    moved = batch.inputs["audio"].values + batch.labels[:, None] * torch.tensor([20.0, -0.05, 3.0])
+    absent = torch.arange(900) % 7 == 0  # rows of features and labels differ in number
+    batch = Batch({"text": batch.inputs["text"], "audio": Ragged.from_rows(moved)}, batch.labels).without(
+        "audio", absent
+    )
+    model = create_model("lf_dnn", batch.dims, TASK, standardise="whiten_within")
+    model.fit_standardisation(batch)
+    x, y = model.prepare(batch).inputs["audio"].values.numpy(), batch.labels[~absent].numpy()
+    residual = np.concatenate([x[y == c] - x[y == c].mean(0) for c in (0, 1)])
+    np.testing.assert_allclose(np.cov(residual.T), np.eye(3), atol=0.05)
+    assert np.abs(np.cov(x.T) - np.eye(3)).max() > 1  # the classes themselves stay apart
+
+
 def test_a_constant_column_becomes_zero_not_nan() -> None:
     batch = correlated()
     batch.inputs["audio"].values[:, 1] = 4.2
-    for how in ("scale", "whiten"):
+    for how in STANDARDISATIONS:
         model = create_model("lf_dnn", batch.dims, TASK, standardise=how)
         model.fit_standardisation(batch)
         out = model.prepare(batch).inputs["audio"].values
@@ -61,7 +78,7 @@ def test_mean_std_pooling_is_numpys_mean_and_population_deviation() -> None:
     np.testing.assert_allclose(pooled, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("how", ["scale", "whiten"])
+@pytest.mark.parametrize("how", STANDARDISATIONS)
 def test_standardising_does_not_depend_on_scale_or_offset_of_the_features(how: str) -> None:
     batch = correlated()
     moved = Batch({m: Ragged(x.values * 1000 - 5, x.lengths) for m, x in batch.inputs.items()}, batch.labels)

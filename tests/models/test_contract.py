@@ -173,7 +173,7 @@ def test_an_unknown_model_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "message"), [({"standardise": "no"}, "scale or whiten"), ({"audio_pooling": "max"}, "pooling of audio")]
+    ("option", "message"), [({"standardise": "no"}, "scale, whiten, whiten_within"), ({"audio_pooling": "max"}, "pooling of audio")]
 )
 def test_wrong_option_values_are_refused(name: str, option: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -9,6 +9,7 @@ from moodal.config import Settings
 from moodal.data.simulate import simulate_sdme
 from moodal.data.store import read_dataset
 from moodal.experiment import Run
+from moodal.files import only_one
 from moodal.models import options_of
 from moodal.training.plan import plan_experiments, train_models
 from moodal.training.runs import train_all, train_run
@@ -198,3 +199,16 @@ def test_whoever_listens_hears_how_far_it_is(toy, finish, tmp_path):
     runs = train_all(toy, tmp_path / "runs", experiments, on_change=lambda done, way: heard.append(done))
     assert set(heard) == {1}  # one of two was done before
     assert all(run.is_done for run in runs)
+
+
+def test_two_commands_do_not_work_in_one_folder_at_once(toy, tmp_path):
+    out = tmp_path / "runs"
+    out.mkdir()
+    with only_one(out), pytest.raises(InputError, match=f"another moodal is at work in {out}"):
+        train_models(toy, ["lda"], 1, QUICK, out)
+    assert len(train_models(toy, ["lda"], 1, QUICK, out)) == 1
+
+
+def test_blanks_around_a_model_name_mean_nothing(toy):
+    (e,) = plan_experiments(read_dataset(toy), [" mre@w_rs=0.1 "], 1, QUICK)
+    assert e.name == "mre@w_rs=0.1"

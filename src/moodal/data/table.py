@@ -233,13 +233,14 @@ def _read_columns(source: Path, fields: Mapping[str, str], divide_by: Sequence[s
         raise InputError(f"{source} does not exist")
     words = [*(fields.get(c, c) for c in WORDS), *divide_by]
     try:
-        if source.suffix == ".parquet":
+        suffix = source.suffix.lower()
+        if suffix == ".parquet":
             table = pq.read_table(source)
-        elif source.suffix in (".csv", ".tsv"):
+        elif suffix in (".csv", ".tsv"):
             table = pa.csv.read_csv(
                 source,
                 parse_options=pa.csv.ParseOptions(
-                    delimiter="\t" if source.suffix == ".tsv" else ",", newlines_in_values=True
+                    delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True
                 ),
                 convert_options=pa.csv.ConvertOptions(
                     column_types=dict.fromkeys(words, pa.string()), null_values=[""], strings_can_be_null=True

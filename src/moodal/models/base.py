@@ -18,6 +18,7 @@ POOLINGS: dict[str, tuple[Callable[[Ragged], Tensor], ...]] = {
     "mean": (Ragged.mean,),
     "mean_std": (Ragged.mean, Ragged.std),
 }
+STANDARDISATIONS = ("scale", "whiten", "whiten_within")
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ class FusionModel(nn.Module):
         standardise: str = "whiten",
     ) -> None:
         super().__init__()
-        if standardise not in ("scale", "whiten"):
-            raise InputError(f"standardise must be scale or whiten, got {standardise!r}")
+        if standardise not in STANDARDISATIONS:
+            raise InputError(f"standardise must be one of {', '.join(STANDARDISATIONS)}, got {standardise!r}")
         pooling = {"text": text_pooling, "audio": audio_pooling, "vision": vision_pooling}
-        self.task = task
+        self.task, self.standardise = task, standardise
         self.memory: dict[str, Tensor] = {}  # what training keeps between steps; in checkpoints, not in a saved model
         self.modalities = tuple(m for m in MODALITIES if m in dims)
         self.pooling = {m: pooling[m] for m in self.modalities}
@@ -71,7 +72,7 @@ class FusionModel(nn.Module):
             if how not in POOLINGS:
                 raise InputError(f"pooling of {m} must be one of {', '.join(POOLINGS)}, got {how!r}")
         self.dims = {m: dims[m] * max(1, len(POOLINGS[self.pooling[m]])) for m in self.modalities}
-        self.whitened = {m: standardise == "whiten" and self.pooling[m] != "none" for m in self.modalities}
+        self.whitened = {m: standardise != "scale" and self.pooling[m] != "none" for m in self.modalities}
         for m, dim in self.dims.items():
             self.register_buffer(f"mean_{m}", torch.zeros(dim))
             self.register_buffer(f"scale_{m}", torch.eye(dim) if self.whitened[m] else torch.ones(dim))
@@ -92,9 +93,11 @@ class FusionModel(nn.Module):
 
     def fit_standardisation(self, train: Batch) -> None:
         """Mean and scale of every pooled feature over the real steps of the training split."""
+        within = train.labels if self.standardise == "whiten_within" and self.task.classes else None
         for m, x in self.pool(train).inputs.items():
             mean, deviation = _moments(x.values)
-            scale = _whitening(x.values, mean, deviation) if self.whitened[m] else 1 / deviation
+            labels = None if within is None else within[x.owner]
+            scale = _whitening(x.values, mean, deviation, labels) if self.whitened[m] else 1 / deviation
             self.get_buffer(f"mean_{m}").copy_(mean)
             self.get_buffer(f"scale_{m}").copy_(scale)
 
@@ -164,13 +167,19 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), torch.where(constant, 1.0, std).float()
 
 
-def _whitening(x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """(D, D) W with (x - mean) W uncorrelated: the inverse root of the shrunk covariance of the scaled columns."""
+def _whitening(x: Tensor, mean: Tensor, deviation: Tensor, labels: Tensor | None) -> Tensor:
+    """(D, D) W with (x - mean) W uncorrelated: the inverse root of the shrunk covariance of the scaled columns.
+
+    ``labels`` (n,): uncorrelated within the classes, around each class's own mean.
+    """
     if len(x) < 2:
         return torch.diag(1 / deviation)
     from sklearn.covariance import ledoit_wolf
 
-    covariance, _ = ledoit_wolf(((x - mean) / deviation).double().numpy(), assume_centered=True)
+    scaled = ((x - mean) / deviation).double()
+    for label in torch.unique(labels) if labels is not None else ():
+        scaled[labels == label] -= scaled[labels == label].mean(0)
+    covariance, _ = ledoit_wolf(scaled.numpy(), assume_centered=True)
     values, vectors = torch.linalg.eigh(torch.from_numpy(covariance))
     root = vectors / values.clamp(min=1e-6).sqrt() @ vectors.t()
     weight: Tensor = (root / deviation.double()[:, None]).float()

@@ -127,8 +127,9 @@ def relevant_semantic_loss(
     unimodal: (B, M, C) = M2(A); pooled: (B, C) = M2(sum_m r A); relevance, present: (B, M); labels: (B,).
     With a single output column the mean absolute error takes the place of cross-entropy.
     """
-    each = torch.stack([_errors(unimodal[:, m], labels) for m in range(unimodal.shape[1])], dim=1)  # (B, M)
-    return ((1 + relevance) * each * present).sum(1).mean() + _errors(pooled, labels).mean()
+    rows = torch.cat([unimodal, pooled[:, None]], dim=1)  # (B, M + 1, C)
+    each = _errors(rows.flatten(0, 1), labels.repeat_interleave(rows.shape[1])).view(rows.shape[:2])
+    return ((1 + relevance) * each[:, :-1] * present).sum(1).mean() + each[:, -1].mean()
 
 
 def contrastive_semantic_loss(bag: Tensor, classes: Tensor, present: Tensor, temperature: float) -> Tensor:

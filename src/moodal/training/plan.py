@@ -16,7 +16,7 @@ from moodal.data.folds import split_warnings
 from moodal.data.simulate import read_truth
 from moodal.data.store import Dataset, read_dataset
 from moodal.experiment import Experiment, Run
-from moodal.files import read_json, write_json
+from moodal.files import only_one, read_json, write_json
 from moodal.models import MODELS, create_model, options_of, suitable_models
 from moodal.training.progress import progress_bar
 from moodal.training.runs import split_rows, train_all
@@ -75,10 +75,10 @@ def train_models(
     before = [run.is_done for run in (Run.of(out, e) for e in experiments)]
     for sentence in leaks:
         log.warning("%s: %s", folder, sentence)
-    if not (out / "benchmark.json").exists():
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "benchmark.json", facts)
-    with progress_bar(len(experiments)) as on_change:
+    out.mkdir(parents=True, exist_ok=True)
+    with only_one(out), progress_bar(len(experiments)) as on_change:
+        if not (out / "benchmark.json").exists():
+            write_json(out / "benchmark.json", facts)
         runs = train_all(folder, out, experiments, workers=workers or os.cpu_count() or 1, on_change=on_change)
     return [Trained(run, skipped) for run, skipped in zip(runs, before, strict=True)]
 
@@ -91,6 +91,7 @@ def plan_experiments(data: Dataset, names: Sequence[str], seeds: int, settings: 
     """
     if seeds < 1:
         raise InputError(f"--seeds must be at least 1, got {seeds}")
+    names = [name.strip() for name in names]
     if len(set(names)) < len(names) or not names:
         raise InputError(f"--models needs one or more different names, got {', '.join(names) or 'none'}")
     known = {name: options_of(name.partition("@")[0]) for name in names}
