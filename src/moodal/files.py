@@ -58,10 +58,11 @@ def only_one(folder: Path) -> Iterator[None]:
     """Nobody else may be in such a block for ``folder``; the lock falls with the process, however it ends."""
     lock = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another moodal is at work in {folder}; wait for it, or choose another folder") from None
         yield
-    except BlockingIOError:
-        raise InputError(f"another moodal is at work in {folder}; wait for it, or choose another folder") from None
     finally:
         os.close(lock)
 
