@@ -16,6 +16,7 @@ from moodal.models.lmf import LMF
 from moodal.models.mfn import MFN
 from moodal.models.misa import MISA
 from moodal.models.mre import MRE
+from moodal.models.mult import MulT
 from moodal.models.tfn import TFN
 from moodal.types import InputError, Task, unknown
 
@@ -42,6 +43,7 @@ MODELS: dict[str, Entry] = {
     "tfn": _entry(TFN, "TFN"),
     "mfn": _entry(MFN, "MFN"),
     "graph_mfn": _entry(GraphMFN, "Graph-MFN"),
+    "mult": _entry(MulT, "MulT"),
     "misa": _entry(MISA, "MISA"),
     "lf_dnn": _entry(LFDNN, "LF-DNN"),
     "late_average": _entry(LateAverage, "late average"),
@@ -92,10 +94,9 @@ def _check_number(key: str, value: Any) -> None:
     """Whole numbers are sizes; numbers with decimals are loss weights, temperatures and dropout rates."""
     if type(value) is int and value < 1:
         raise InputError(f"{key} must be at least 1, got {value}")
-    if type(value) is float and not 0 <= value < (1 if key.endswith("dropout") else math.inf):
-        raise InputError(
-            f"{key} must be at least 0 and {'below 1' if key.endswith('dropout') else 'finite'}, got {value}"
-        )
+    is_share = key.endswith("dropout")
+    if type(value) is float and not 0 <= value < (1 if is_share else math.inf):
+        raise InputError(f"{key} must be at least 0 and {'below 1' if is_share else 'finite'}, got {value}")
 
 
 __all__ = ["MODELS", "FusionModel", "Output", "create_model", "options_of", "suitable_models"]

@@ -64,16 +64,6 @@ class MulT(FusionModel):
         **inputs: Any,
     ) -> None:
         super().__init__(dims, task, audio_pooling=audio_pooling, vision_pooling=vision_pooling, **inputs)
-        _check_rates(
-            text_dropout=text_dropout,
-            embedding_dropout=embedding_dropout,
-            attention_dropout=attention_dropout,
-            audio_attention_dropout=audio_attention_dropout,
-            vision_attention_dropout=vision_attention_dropout,
-            relu_dropout=relu_dropout,
-            residual_dropout=residual_dropout,
-            output_dropout=output_dropout,
-        )
         if hidden % heads:
             raise InputError(f"hidden must be a multiple of heads, got {hidden} and {heads}")
         self.heads = heads
@@ -247,9 +237,3 @@ class Layer(nn.Module):
         inner = self.relu_dropout(self.widen(self.norm_inner(y)).relu_())
         out: Tensor = y + self.residual_dropout(self.narrow(inner))
         return out
-
-
-def _check_rates(**rates: float) -> None:
-    for name, rate in rates.items():
-        if not 0 <= rate < 1:
-            raise InputError(f"{name} must be at least 0 and below 1, got {rate}")
