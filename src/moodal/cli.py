@@ -295,6 +295,49 @@ def report(
     _report(out, _names(models) if models else None, format_, as_json)
 
 
+@app.command()
+def reproduce(
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="table3 (all models), table4 (training time) or table5 (ablation).")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data set folder.")],
+    models: Annotated[str | None, typer.Option(help="Comma-separated names.  [default: the paper's]")] = None,
+    seeds: Seeds = 5,
+    settings: Set = None,
+    config: Config = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the runs and the table.  [default: runs; table4 runs-timing]"),
+    ] = None,
+    workers: Workers = None,
+    paper: Annotated[
+        str | None,
+        typer.Option(help="Whose column of the paper: mosei, sims, sdme or none.  [default: by the data set's name]"),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="table4: exactly so many epochs of each model, only to time them.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """A table of the MRE paper, trained here, with the paper's numbers beside ours."""
+    from moodal.benchmark import paper as tables
+    from moodal.benchmark import paper_printing as printing
+    from moodal.config import read_settings
+
+    out = out or Path("runs-timing" if table == "table4" else "runs")
+    made = tables.reproduce(
+        table, folder, out, models=None if models is None else _names(models), seeds=seeds,
+        settings=read_settings(config, settings or []), workers=workers, paper=paper, epochs=epochs,
+        command=shlex.join(["moodal", *sys.argv[1:]]),
+    )  # fmt: skip
+    files = printing.write_table(made, out)
+    if as_json:
+        _print_json({**printing.as_json(made), "files": [str(f) for f in files]})
+        return
+    print(printing.as_text(made))
+    print(f"written: {out / table}.md, .tex, .csv, .json")
+
+
 def _compare(
     folder: Path,
     models: str | None,
