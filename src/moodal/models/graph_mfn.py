@@ -12,11 +12,12 @@ means over the words of each utterance are ``Output.embeddings["efficacies"]``, 
 ``GraphMFN.efficacies``, and ``GraphMFN.edges`` names them. Then m~ = tanh(D_u(tau)), gates on [tau; m(s-1)], memory
 and head as in MFN.
 
-D_n and D_a are chains of linear layers with no non-linearity, as in the authors' published code.
-Differs from that code and from the field's reference package: the vertices' networks D_n are parameters (there they are
-kept where no optimizer and no checkpoint sees them: 253,712 of 2,979,086 weights stay random for CH-SIMS); audio and
-vision are averaged within each word over real steps only, and "last" is the last real word; the x of a missing modality
-is zero.
+As in the field's reference package: D_n and D_a are chains of linear layers with no non-linearity, so an efficacy is
+any number, not one in (0, 1), and the graph reads hidden states, not cells.
+Differs from it: the vertices' networks D_n are parameters (there, and in the authors' SDK, they stand where no
+optimizer and no checkpoint sees them: 253,712 of the 2,979,086 weights for CH-SIMS stay as they were drawn); audio and
+vision are averaged within each word over real steps only; "last" is the last real word; the x of a missing modality is
+zero.
 """
 
 from __future__ import annotations
