@@ -88,7 +88,7 @@ class MulT(FusionModel):
         self.memories = nn.ModuleDict(
             {m: Memory(width, heads, memory_layers, {**rates, "attention": attention_dropout}) for m in self.modalities}
         )
-        self.embed, self.embed_memory = Embedding(positions), Embedding(positions)
+        self.embed = Embedding(positions)
         width *= len(self.modalities)
         self.residual = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), Dropout(output_dropout), nn.Linear(width, width)
@@ -115,7 +115,7 @@ class MulT(FusionModel):
             for source in self.sources[modality]
         ]
         seen = torch.cat(crossed, dim=1) if crossed else x[modality].values  # (S, (M - 1) H)
-        out: Tensor = self.memories[modality](self.embed_memory(Ragged(seen, lengths)))
+        out: Tensor = self.memories[modality](self.embed(Ragged(seen, lengths)))
         return out
 
 
