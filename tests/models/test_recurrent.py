@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from moodal.batch import Ragged
+from moodal.models import recurrent
 from moodal.models.recurrent import LSTM, Packing
+
+
+@pytest.fixture(autouse=True, params=[1, 12, 1 << 17], ids=["a step a block", "few steps a block", "one block"])
+def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradients are worked out in blocks of steps: however long those are, they are the same."""
+    monkeypatch.setattr(recurrent, "BLOCK", request.param)
 
 
 def reference_of(ours: LSTM) -> torch.nn.LSTM:
@@ -24,12 +31,13 @@ def one_by_one(reference: torch.nn.LSTM, x: Ragged) -> torch.Tensor:
     return torch.stack([reference(p)[0][-1] if len(p) else x.values.new_zeros(reference.hidden_size) for p in parts])
 
 
+@pytest.mark.parametrize("dim", [5, 14])  # fewer and more than the 12 gates
 @pytest.mark.parametrize("lengths", [[3, 0, 1, 5, 3], [1], [4, 4, 4], [0, 2], [1, 1, 7]])
-def test_last_states_and_all_gradients_equal_torchs(lengths: list[int]) -> None:
+def test_last_states_and_all_gradients_equal_torchs(lengths: list[int], dim: int) -> None:
     torch.manual_seed(0)
-    ours = LSTM(5, 3).double()
+    ours = LSTM(dim, 3).double()
     reference = reference_of(ours)
-    x = Ragged(torch.randn(sum(lengths), 5, dtype=torch.double, requires_grad=True), torch.tensor(lengths))
+    x = Ragged(torch.randn(sum(lengths), dim, dtype=torch.double, requires_grad=True), torch.tensor(lengths))
     weight = torch.randn(len(lengths), 3, dtype=torch.double)
     torch.testing.assert_close(ours(x), one_by_one(reference, x))
     mine = torch.autograd.grad((ours(x) * weight).sum(), [x.values, *ours.parameters()])
@@ -87,3 +95,17 @@ def test_states_of_every_step_and_their_gradients_equal_torchs(lengths: list[int
         )
         for a, b in zip(of_mine, of_theirs, strict=True):
             torch.testing.assert_close(a, b)
+
+
+def test_gradients_that_fade_away_are_right_and_leave_the_processor_as_it_was() -> None:
+    """After 700 steps they are below what a float holds with full precision; whoever computes next may need those."""
+    torch.manual_seed(0)
+    ours = LSTM(4, 3)
+    reference = reference_of(ours)
+    x = torch.randn(700, 4, requires_grad=True)
+    mine = torch.autograd.grad(ours(Ragged(x, torch.tensor([700]))).sum(), [x, *ours.parameters()])
+    theirs = torch.autograd.grad(reference(x)[0][-1].sum(), [x, *reference.parameters()])
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+    assert mine[0][0].abs().max() == 0
+    assert torch.full((), 1e-38) / 2 > 0

@@ -9,6 +9,8 @@ element-wise operations in place (`make bench`: docs/benchmarks.md).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from moodal.batch import Ragged
+
+BLOCK = 1 << 17  # numbers
 
 
 @dataclass(frozen=True)
@@ -80,14 +84,16 @@ class LSTM(nn.Module):
         """The states after every step; ``reverse``: each utterance read from its end, ``last`` is then at its start."""
         packing = Packing.of(x, reverse=reverse)
         last, *each = self._run(x, packing)
-        hidden, cell = (torch.empty_like(s).index_copy(0, packing.rows, s) for s in each)
+        hidden, cell = (torch.empty_like(s).index_copy_(0, packing.rows, s) for s in each)
         return States(self._unsorted(last, packing, len(x)), hidden, cell)
 
     def _run(self, x: Ragged, packing: Packing) -> tuple[Tensor, Tensor, Tensor]:
         if not packing.sizes:
             return (x.values.new_zeros(0, self.weight_hh.shape[1]),) * 3
-        gates = torch.addmm(self.bias_ih + self.bias_hh, x.values, self.weight_ih.t())  # (S, 4H)
-        out: tuple[Tensor, Tensor, Tensor] = _Recurrence.apply(gates, self.weight_hh, packing)  # type: ignore[no-untyped-call]
+        bias = self.bias_ih + self.bias_hh
+        out: tuple[Tensor, Tensor, Tensor] = _Recurrence.apply(  # type: ignore[no-untyped-call]
+            x.values, self.weight_ih, self.weight_hh, bias, packing
+        )
         return out
 
     @staticmethod
@@ -96,24 +102,27 @@ class LSTM(nn.Module):
 
 
 class _Recurrence(torch.autograd.Function):
-    """Gate pre-activations (S, 4H) in the utterances' order -> last hidden states (B', H), longest sequence first,
-    and all hidden states and cells (S, H) in packed order."""
+    """Steps (S, D) in the utterances' order -> last hidden states (B', H), longest sequence first, and all hidden
+    states and cells (S, H) in packed order. Whichever is narrower is put in packed order: steps or gates (S, 4H)."""
 
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, weight: Tensor, packing: Packing) -> tuple[Tensor, Tensor, Tensor]:
-        hidden, sizes = weight.shape[1], packing.sizes
-        act = gates.index_select(0, packing.rows)
-        cell, squashed, state = (gates.new_empty(len(gates), hidden) for _ in range(3))
-        last = gates.new_empty(sizes[0], hidden)
-        weight_t = weight.t()
+    def forward(
+        ctx: Any, x: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, packing: Packing
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        hidden, sizes = weight_hh.shape[1], packing.sizes
+        if _narrow(weight_ih):
+            act = torch.addmm(bias, x.index_select(0, packing.rows), weight_ih.t())
+        else:
+            act = torch.addmm(bias, x, weight_ih.t()).index_select(0, packing.rows)
+        cell, state = (act.new_empty(len(act), hidden) for _ in range(2))
+        squashed, last = (act.new_empty(sizes[0], hidden) for _ in range(2))
+        weight_t = weight_hh.t().contiguous()  # the product of a step reads it faster so
         # all views of all steps are cut at once: cutting them inside the loop costs as much as the arithmetic
-        steps = [torch.split(x, list(sizes)) for x in (act, cell, squashed, state)]
+        steps = [torch.split(x, list(sizes)) for x in (act, cell, state)]
         parts = [torch.split(x, list(sizes)) for x in torch.split(act, hidden, dim=1)]
         input_forget = torch.split(act[:, : 2 * hidden], list(sizes))
         before_h = before_c = last
-        for t, (n, a, c, squash, h, i, f, g, o, i_f) in enumerate(
-            zip(sizes, *steps, *parts, input_forget, strict=True)
-        ):
+        for t, (n, a, c, h, i, f, g, o, i_f) in enumerate(zip(sizes, *steps, *parts, input_forget, strict=True)):
             if t:
                 a.addmm_(_first(before_h, n), weight_t)
             i_f.sigmoid_()
@@ -122,13 +131,14 @@ class _Recurrence(torch.autograd.Function):
             torch.mul(i, g, out=c)
             if t:
                 c.addcmul_(f, _first(before_c, n))
+            squash = _first(squashed, n)
             torch.tanh(c, out=squash)
             torch.mul(o, squash, out=h)
             ending = sizes[t + 1] if t + 1 < len(sizes) else 0
             if ending < n:
                 last[ending:n] = h[ending:]
             before_h, before_c = h, c
-        ctx.save_for_backward(act, cell, squashed, state, weight)
+        ctx.save_for_backward(x, weight_ih, weight_hh, act, cell, state)
         ctx.packing = packing
         ctx.set_materialize_grads(False)
         return last, state, cell
@@ -136,40 +146,92 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(
         ctx: Any, grad_last: Tensor | None, grad_states: Tensor | None, grad_cells: Tensor | None
-    ) -> tuple[Tensor, Tensor, None]:
-        act, cell, squashed, state, weight = ctx.saved_tensors
+    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor, None]:
+        # over hundreds of steps gradients fade to numbers under 1e-38, which cost a processor a hundred times the rest
+        with _tiny_as_zero():
+            return _Recurrence._backward(ctx, grad_last, grad_states, grad_cells)
+
+    @staticmethod
+    def _backward(
+        ctx: Any, grad_last: Tensor | None, grad_states: Tensor | None, grad_cells: Tensor | None
+    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor, None]:
+        x, weight_ih, weight_hh, act, cell, state = ctx.saved_tensors
         packing: Packing = ctx.packing
-        hidden, starts, sizes = weight.shape[1], packing.starts, packing.sizes
-        i, f, g, o = torch.split(act, hidden, dim=1)
+        hidden, starts, sizes = weight_hh.shape[1], packing.starts, packing.sizes
         earlier = [torch.arange(starts[t - 1], starts[t - 1] + n) for t, n in enumerate(sizes) if t]
-        before = torch.cat(earlier or [torch.arange(0)])
-        cell_before, state_before = (torch.cat([x.new_zeros(sizes[0], hidden), x[before]]) for x in (cell, state))
-        # what each gate's pre-activation receives from the cell's and from the state's gradient, for all steps at once
-        from_cell = torch.stack([g * i * (1 - i), cell_before * f * (1 - f), i * (1 - g * g)], dim=1)  # (S, 3, H)
-        from_state = squashed * o * (1 - o)
-        state_to_cell = o * (1 - squashed * squashed)
+        before = torch.cat(earlier or [torch.arange(0)])  # of each step but the first ones, the step before
         grad_gates = torch.empty_like(act)
-        by_cell = grad_gates[:, : 3 * hidden].view(-1, 3, hidden)
-        wholes = (from_cell, from_state, state_to_cell, f, grad_gates, by_cell, grad_gates[:, 3 * hidden :])
-        steps = list(zip(sizes, *(torch.split(x, list(sizes)) for x in wholes), strict=True))
-        outside = [None if x is None else torch.split(x, list(sizes)) for x in (grad_states, grad_cells)]
         grad_cell = act.new_zeros(sizes[0], hidden)
         grad_state = torch.zeros_like(grad_cell) if grad_last is None else grad_last.clone()
         wide_cell = grad_cell[:, None]
-        for t in range(len(sizes) - 1, -1, -1):
-            n, cell_part, state_part, through, forget, out, out_cell, out_state = steps[t]
-            ds, dc = _first(grad_state, n), _first(grad_cell, n)
-            for total, given in zip((ds, dc), outside, strict=True):
-                if given is not None:
-                    total.add_(given[t])
-            dc.addcmul_(ds, through)
-            torch.mul(cell_part, _first(wide_cell, n), out=out_cell)
-            torch.mul(ds, state_part, out=out_state)
-            dc.mul_(forget)
-            if t:
-                torch.mm(out, weight, out=ds)
-        unpacked = torch.empty_like(grad_gates).index_copy_(0, packing.rows, grad_gates)
-        return unpacked, grad_gates.t() @ state_before, None
+        for first, end in reversed(_blocks(sizes, hidden)):
+            rows, inside = slice(starts[first], starts[end]), list(sizes[first:end])
+            local = _local_gradients(act[rows], cell[rows], cell, before, rows.start - sizes[0])
+            gates = grad_gates[rows]
+            wholes = (*local, gates, gates[:, : 3 * hidden].view(-1, 3, hidden), gates[:, 3 * hidden :])
+            steps = list(zip(inside, *(torch.split(w, inside) for w in wholes), strict=True))
+            outside = [None if w is None else torch.split(w[rows], inside) for w in (grad_states, grad_cells)]
+            for t in range(len(inside) - 1, -1, -1):
+                n, cell_part, state_part, through, forget, out, out_cell, out_state = steps[t]
+                ds, dc = _first(grad_state, n), _first(grad_cell, n)
+                for total, given in zip((ds, dc), outside, strict=True):
+                    if given is not None:
+                        total.add_(given[t])
+                dc.addcmul_(ds, through)
+                torch.mul(cell_part, _first(wide_cell, n), out=out_cell)
+                torch.mul(ds, state_part, out=out_state)
+                dc.mul_(forget)
+                if first + t:
+                    torch.mm(out, weight_hh, out=ds)
+        grad_hh = grad_gates[sizes[0] :].t() @ state.index_select(0, before)
+        source = x.index_select(0, packing.rows) if _narrow(weight_ih) else x
+        if not _narrow(weight_ih):
+            grad_gates = torch.empty_like(grad_gates).index_copy_(0, packing.rows, grad_gates)
+        grad_x = grad_gates @ weight_ih if ctx.needs_input_grad[0] else None
+        if grad_x is not None and _narrow(weight_ih):
+            grad_x = torch.empty_like(grad_x).index_copy_(0, packing.rows, grad_x)
+        return grad_x, grad_gates.t() @ source, grad_hh, grad_gates.sum(0), None
+
+
+def _local_gradients(
+    act: Tensor, cell: Tensor, cells: Tensor, before: Tensor, offset: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What each gate's pre-activation receives from its cell's gradient (n, 3, H) and from its state's (n, H), what the
+    cell receives from the state's (n, H), and the forget gate. act, cell: of n packed steps, the first of which is
+    step ``offset`` after the first time step; ``cells``: all."""
+    i, f, g, o = torch.split(act, cell.shape[1], dim=1)
+    squashed = torch.tanh(cell)
+    earlier = cells.index_select(0, before[max(0, offset) : max(0, offset + len(act))])
+    if offset < 0:
+        earlier = torch.cat([cells.new_zeros(len(act) - len(earlier), cell.shape[1]), earlier])
+    from_cell = torch.stack([g * (i - i * i), earlier * (f - f * f), i * (1 - g * g)], dim=1)
+    return from_cell, squashed * (o - o * o), o * (1 - squashed * squashed), f
+
+
+@contextmanager
+def _tiny_as_zero() -> Iterator[None]:
+    """Numbers too small for full precision count as 0 (on processors that can), then as they did before."""
+    before = not bool(torch.full((), torch.finfo(torch.float32).tiny) / 2)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+def _blocks(sizes: tuple[int, ...], hidden: int) -> list[tuple[int, int]]:
+    """Runs of time steps, first and end, small enough that what is computed for one stays in the processor's cache."""
+    out, first, rows = [], 0, 0
+    for t, n in enumerate(sizes):
+        if rows and (rows + n) * hidden > BLOCK:
+            out.append((first, t))
+            first, rows = t, 0
+        rows += n
+    return [*out, (first, len(sizes))]
+
+
+def _narrow(weight_ih: Tensor) -> bool:
+    return weight_ih.shape[1] < weight_ih.shape[0]
 
 
 def _first(x: Tensor, n: int) -> Tensor:
