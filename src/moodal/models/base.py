@@ -41,8 +41,9 @@ class FusionModel(nn.Module):
 
     ``*_pooling`` says what a modality is reduced to before anything is learned: "none" (all steps), "mean" or
     "mean_std". ``standardise``: "scale" gives every feature mean 0 and deviation 1; "whiten" also removes the
-    correlations within a pooled modality (Ledoit-Wolf covariance; sequences are scaled). Both are fitted on the
-    training split and live in buffers, so a loaded model takes raw features.
+    correlations within a pooled modality (Ledoit-Wolf covariance; sequences are scaled); "whiten_within" those around
+    each class's own mean (the same as "whiten" for scores). All are fitted on the training split and live in buffers,
+    so a loaded model takes raw features.
     """
 
     is_control: ClassVar[bool] = False  # a yardstick, not a candidate: tables compare against it
@@ -58,7 +59,7 @@ class FusionModel(nn.Module):
         text_pooling: str = "none",
         audio_pooling: str = "mean",
         vision_pooling: str = "mean",
-        standardise: str = "whiten",
+        standardise: str = "whiten_within",
     ) -> None:
         super().__init__()
         if standardise not in STANDARDISATIONS:
