@@ -1,7 +1,7 @@
 """Modality-Invariant and -Specific representations (MISA).
 
 Hazarika, Zimmermann, Poria, "MISA: Modality-Invariant and -Specific Representations for Multimodal Sentiment Analysis",
-ACM MM 2020, https://arxiv.org/abs/2005.03545, section 3, equations 1 to 15 (losses: section 3.5).
+ACM MM 2020, https://arxiv.org/abs/2005.03545, section 3 (its losses: section 3.5).
 
 Differs from the paper: text comes as extracted features, averaged over real tokens (the paper fine-tunes BERT and
 averages its last layer); recurrent weights start uniform, as in ``torch.nn.LSTM``, not orthogonal.
@@ -76,12 +76,12 @@ class MISA(FusionModel):
 
     def fuse(self, batch: Batch) -> Output:
         u = {m: self.project[m](self._utterance(m, batch.inputs[m])) for m in self.modalities}  # (B, H) each
-        private = torch.stack([self.private[m](u[m]) for m in self.modalities], dim=1)  # (B, M, H), eq. 2
-        shared = self.shared(torch.stack(list(u.values()), dim=1))  # (B, M, H), eq. 1
+        private = torch.stack([self.private[m](u[m]) for m in self.modalities], dim=1)  # (B, M, H)
+        shared = self.shared(torch.stack(list(u.values()), dim=1))  # (B, M, H)
         decoded = torch.stack(
             [self.decoders[m](private[:, i] + shared[:, i]) for i, m in enumerate(self.modalities)], dim=1
         )
-        tokens = torch.cat([private, shared], dim=1)  # (B, 2M, H), eq. 3
+        tokens = torch.cat([private, shared], dim=1)  # (B, 2M, H)
         fused = self.transformer(tokens, self._present(batch).repeat(1, 2))
         embeddings = {
             "private": private,
@@ -100,7 +100,7 @@ class MISA(FusionModel):
         return torch.stack([batch.present[m] for m in self.modalities], dim=1)  # (B, M)
 
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy, or the mean squared error of a score (eq. 15)."""
+        """Cross-entropy, or the mean squared error of a score."""
         return super().task_loss(logits, labels) if self.task.classes else F.mse_loss(logits[:, 0], labels)
 
     def extra_losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
@@ -129,14 +129,14 @@ class StackedBiLSTM(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.first = nn.ModuleList(LSTM(dim, dim) for _ in range(2))
+        self.ahead, self.back = LSTM(dim, dim), LSTM(dim, dim)
         self.norm = nn.LayerNorm(2 * dim)
-        self.second = nn.ModuleList(LSTM(2 * dim, dim) for _ in range(2))
+        self.ahead2, self.back2 = LSTM(2 * dim, dim), LSTM(2 * dim, dim)
 
     def forward(self, x: Ragged) -> Tensor:
-        ahead, back = (lstm.states(x, reverse=i == 1) for i, lstm in enumerate(self.first))
-        between = Ragged(self.norm(torch.cat([ahead.hidden, back.hidden], dim=1)), x.lengths)
-        ahead2, back2 = (lstm.states(between, reverse=i == 1) for i, lstm in enumerate(self.second))
+        ahead, back = self.ahead.states(x), self.back.states(x, reverse=True)
+        y = Ragged(self.norm(torch.cat([ahead.hidden, back.hidden], dim=1)), x.lengths)
+        ahead2, back2 = self.ahead2.states(y), self.back2.states(y, reverse=True)
         return torch.cat([ahead.last, ahead2.last, back.last, back2.last], dim=1)
 
 
@@ -169,7 +169,7 @@ class TransformerLayer(nn.Module):
 
 
 def difference_loss(private: Tensor, shared: Tensor, present: Tensor) -> Tensor:
-    """Eq. 10: what is private is orthogonal to what is shared, and to what is private elsewhere. (B, M, H) each."""
+    """L_diff: what is private is orthogonal to what is shared, and to what is private elsewhere. (B, M, H) each."""
     modalities = range(private.shape[1])
     codes = [(private[:, m], shared[:, m], present[:, m]) for m in modalities]
     codes += [(private[:, a], private[:, b], present[:, a] & present[:, b]) for a, b in combinations(modalities, 2)]
@@ -177,7 +177,7 @@ def difference_loss(private: Tensor, shared: Tensor, present: Tensor) -> Tensor:
 
 
 def similarity_loss(shared: Tensor, present: Tensor) -> Tensor:
-    """Eq. 9: the mean over pairs of modalities of the distance between their shared codes. (B, M, H)."""
+    """L_sim: the mean over pairs of modalities of the distance between their shared codes. (B, M, H)."""
     pairs = list(combinations(range(shared.shape[1]), 2))
     if not pairs:
         return shared.new_zeros(())
@@ -188,7 +188,7 @@ def similarity_loss(shared: Tensor, present: Tensor) -> Tensor:
 
 
 def reconstruction_loss(decoded: Tensor, encoded: Tensor, present: Tensor) -> Tensor:
-    """Eq. 12: mean over modalities of the mean squared error of what private and shared codes say together."""
+    """L_recon: mean over modalities of the mean squared error of what private and shared codes say together."""
     error = (decoded - encoded).square().mean(2) * present  # (B, M)
     return (error.sum(0) / present.sum(0).clamp(min=1)).mean()
 
@@ -197,16 +197,17 @@ def _orthogonality(x: Tensor, y: Tensor) -> Tensor:
     """Mean over the (H, H) entries of (X^T Y)^2, columns centred over the utterances, then rows of length 1."""
     x, y = (z - z.mean(0) for z in (x, y))
     x, y = (z / (z.detach().norm(dim=1, keepdim=True) + 1e-6) for z in (x, y))
-    return (x.t() @ y).square().mean()
+    out: Tensor = (x.t() @ y).square().mean()
+    return out
 
 
 def central_moment_discrepancy(x: Tensor, y: Tensor, moments: int = MOMENTS) -> Tensor:
-    """Eq. 8 (Zellinger et al. 2017): distances of the means and of the 2nd to 5th central moments. (n, H) each."""
+    """CMD (Zellinger et al. 2017): distances of the means and of the 2nd to 5th central moments. (n, H) each."""
     if not len(x):
         return x.new_zeros(())
     means = x.mean(0), y.mean(0)
     x, y = x - means[0], y - means[1]
-    distance = torch.linalg.vector_norm(means[0] - means[1])
+    distance: Tensor = torch.linalg.vector_norm(means[0] - means[1])
     for k in range(2, moments + 1):
         distance = distance + torch.linalg.vector_norm((x**k).mean(0) - (y**k).mean(0))
     return distance
