@@ -19,6 +19,7 @@ from moodal.training.loop import fit_network, predict
 from moodal.types import InputError, Task
 
 MakeBatch = Callable[..., Batch]
+SMALLER = {"tfn": {"text_hidden": 16, "audio_hidden": 8, "vision_hidden": 8, "text_out": 8}}  # of 35 million weights
 
 
 def test_one_row_per_utterance_even_for_a_batch_of_one(model: FusionModel, make_batch: MakeBatch) -> None:
@@ -91,13 +92,15 @@ def test_every_parameter_is_trained_exactly_once(name: str, make_batch: MakeBatc
     without = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
     # M2 is there to be asked by L_rs; without that loss nobody asks it
     unasked = {n for n in without if n.startswith("m2.") and name in ("mre_baseline", "mre_cnce")}
+    # Self-MM's modalities learn labels that only its second epoch makes
+    unasked |= {n for n in without if n.startswith("heads.") and name == "self_mm"}
     assert not without - unasked
 
 
 def test_it_learns_a_label_planted_in_the_features(name: str) -> None:
     train, test = random_batch(90, seed=1, signal=4.0), random_batch(60, seed=2, signal=4.0)
     torch.manual_seed(0)
-    model = create_model(name, DIMS, TASK)
+    model = create_model(name, DIMS, TASK, **SMALLER.get(name, {}))
     model.fit_standardisation(train)
     if model.closed_form:
         model.fit(train, seed=0)

@@ -11,12 +11,14 @@ from typing import Any
 from moodal.models.base import FusionModel, Output
 from moodal.models.controls import LFDNN, LateAverage, Unimodal
 from moodal.models.discriminant import LDA, LDAProduct, LDAStacking
+from moodal.models.ef_lstm import EFLSTM
 from moodal.models.graph_mfn import GraphMFN
 from moodal.models.lmf import LMF
 from moodal.models.mfn import MFN
 from moodal.models.misa import MISA
 from moodal.models.mre import MRE
 from moodal.models.mult import MulT
+from moodal.models.self_mm import SelfMM
 from moodal.models.tfn import TFN
 from moodal.types import InputError, Task, unknown
 
@@ -41,10 +43,12 @@ MODELS: dict[str, Entry] = {
     "mre_cnce": _entry(MRE, "MRE, L_cnce only", w_rs=0.0),
     "lmf": _entry(LMF, "LMF"),
     "tfn": _entry(TFN, "TFN"),
+    "ef_lstm": _entry(EFLSTM, "EF-LSTM"),
     "mfn": _entry(MFN, "MFN"),
     "graph_mfn": _entry(GraphMFN, "Graph-MFN"),
     "mult": _entry(MulT, "MulT"),
     "misa": _entry(MISA, "MISA"),
+    "self_mm": _entry(SelfMM, "Self-MM"),
     "lf_dnn": _entry(LFDNN, "LF-DNN"),
     "late_average": _entry(LateAverage, "late average"),
     "text_only": _entry(Unimodal, "text only", modality="text"),

@@ -30,6 +30,8 @@ from moodal.types import Task
 class TFN(FusionModel):
     """Unimodal sub-networks, the outer product of their outputs, and an MLP of three layers on it."""
 
+    is_control = True
+
     def __init__(
         self,
         dims: Mapping[str, int],
