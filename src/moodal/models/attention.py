@@ -17,7 +17,7 @@ from torch import Tensor
 from moodal.models.dropout import LEVELS
 
 BLOCK = 64  # queries of an utterance attended at a time
-BLOCK_ELEMENTS = 1 << 19  # of the maps of one block: 2 MiB in float32, about a core's second-level cache
+BLOCK_ELEMENTS = 1 << 18  # of the maps of one block: 1 MiB in float32, which a core's second-level cache holds
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class Plan:
     def of(cls, queries: Tensor, keys: Tensor, heads: int) -> Plan:
         """queries, keys: (B,) lengths."""
         starts_q, starts_k = torch.cumsum(queries, 0) - queries, torch.cumsum(keys, 0) - keys
-        size = queries * keys
-        order = torch.argsort(size, descending=True, stable=True)[: int((size > 0).sum())]
+        longer = torch.where(torch.minimum(queries, keys) > 0, torch.maximum(queries, keys), 0)
+        order = torch.argsort(longer, descending=True, stable=True)[: int((longer > 0).sum())]
         groups = []
         for some in _cut(order, queries, keys, heads):
             n_q, n_k = queries[some], keys[some]
@@ -113,10 +113,10 @@ class Plan:
 
 
 def _cut(order: Tensor, queries: Tensor, keys: Tensor, heads: int) -> Iterator[Tensor]:
-    """``order``, largest first, in groups whose blocks have about BLOCK_ELEMENTS."""
+    """``order``, longest first, in groups whose blocks have at most BLOCK_ELEMENTS, or are of one utterance."""
     at = 0
     while at < len(order):
-        n_q, n_k = int(queries[order[at]]), int(keys[order[at]])
+        n_q, n_k = (int(n[order[at:]].max()) for n in (queries, keys))
         count = max(1, BLOCK_ELEMENTS // (heads * min(n_q, BLOCK) * n_k))
         yield order[at : at + count]
         at += count
