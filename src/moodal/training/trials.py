@@ -82,7 +82,7 @@ def propose(name: str, number: int, space: Space, before: Sequence[Trial]) -> di
 
 
 class Store:
-    """The file of a search. One process writes it at a time (``tune_models`` sees to that)."""
+    """The file of a search. One process writes it at a time, the one that asks and is told."""
 
     def __init__(self, file: Path) -> None:
         self._optuna = import_optuna()

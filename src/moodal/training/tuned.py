@@ -168,7 +168,9 @@ def _draw(tuned: Tuned, file: Path) -> None:
         good = [(t.number, t.valid) for t in model.trials if t.valid is not None]
         axes.plot(*_columns(good), linestyle="", marker=".", color=colour, alpha=0.3)
         best = [(n, max(v for m, v in good if m <= n)) for n, _ in good]
-        axes.plot(*_columns(best), style, marker="" if len(best) > 1 else "o", color=colour, label=model.name)
+        axes.step(
+            *_columns(best), style, where="post", marker="" if len(best) > 1 else "o", color=colour, label=model.name
+        )
         shown += [v for _, v in best]
     if shown:
         room = 0.1 * (max(shown) - min(shown)) or 0.1

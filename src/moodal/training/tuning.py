@@ -6,7 +6,6 @@ seed, and for each fold where there are folds; its value is their mean. Nothing 
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
 import os
 import time
@@ -26,7 +25,7 @@ from moodal import __version__, metrics
 from moodal.config import TRAINING_KEYS, Settings
 from moodal.data.store import Dataset, read_dataset
 from moodal.experiment import Experiment
-from moodal.files import read_json, write_json
+from moodal.files import only_one, read_json, write_json
 from moodal.models import create_model, suitable_models
 from moodal.training.loop import fit_network, predict, random_seed
 from moodal.training.plan import _check_experiments, plan_experiments
@@ -115,7 +114,8 @@ def tune_models(
     searches = plan_searches(data, names, trials, seeds, settings, read_spaces(space_file))
     facts = _search_facts(data, seeds, _criterion(searches))
     _check_folder(out, facts)
-    with _alone(out):
+    out.mkdir(parents=True, exist_ok=True)
+    with only_one(out):  # two commands would each take the other's trials for abandoned ones
         if not (out / "tuning.json").exists():
             write_json(out / "tuning.json", facts)
         with closing(Store(out / "trials.db")) as store:
@@ -239,20 +239,6 @@ def _check_folder(out: Path, facts: Mapping[str, Any]) -> None:
         raise InputError(
             f"{out} chooses by {found.get('criterion')}, not by {facts['criterion']} (select); choose another --out"
         )
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Two commands in one folder would each take the other's trials for abandoned ones."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "lock").open("w") as file:
-        try:
-            fcntl.flock(
-                file, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # the kernel lets go of it when the process ends, also killed
-        except BlockingIOError:
-            raise InputError(f"another search is at work in {out}; wait for it, or choose another --out") from None
-        yield
 
 
 def _take_up(searches: Sequence[Search], store: Store, trials: int, out: Path) -> None:
