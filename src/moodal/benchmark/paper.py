@@ -29,7 +29,7 @@ from moodal.config import TRAINING_KEYS, Settings
 from moodal.data.store import Dataset, read_dataset
 from moodal.experiment import Run
 from moodal.metrics import DESCRIPTIONS, SENTIMENT
-from moodal.models import MODELS, create_model, options_of, suitable_models
+from moodal.models import MODELS, options_of
 from moodal.training.plan import plan_experiments, train_models
 from moodal.types import InputError, Task, unknown
 
@@ -140,17 +140,17 @@ def reproduce(
     if not data.task.classes:
         raise InputError(f"the paper's tables are of classes, and {folder} has scores only")
     column, notes = paper_column(table, data, paper)
-    names, left_out = (list(models), []) if models is not None else _models_for(table, data)
+    names = MODELS_OF[table] if models is None else models
     if table == "table4":
         runs = _train_alone(folder, data, names, seeds, settings if epochs is None else timed(settings, epochs), out)
         made = timing_table(data.name, runs, column, fixed_epochs=epochs is not None)
     else:
         train_models(folder, names, seeds, settings, out, workers=workers)
         made = score_table(table, read_results(out, names), column)
-    return replace(made, notes=(*notes, *made.notes, *left_out), command=command)
+    return replace(made, notes=(*notes, *made.notes), command=command)
 
 
-# Which data set, which models.
+# Whose column.
 
 
 def paper_column(table: str, data: Dataset, asked: str | None) -> tuple[str | None, list[str]]:
@@ -190,25 +190,6 @@ def _fits(column: str, task: Task) -> bool:
     return len(task.classes) == 5 if column == "sdme" else task.classes == SENTIMENT
 
 
-def _models_for(table: str, data: Dataset) -> tuple[list[str], list[str]]:
-    """The paper's models that this data set allows, and a sentence about the others."""
-    why = {name: _refusal(name, data) for name in MODELS_OF[table]}
-    absent = [f"{name} ({text})" for name, text in why.items() if text]
-    return [name for name, text in why.items() if not text], [f"Left out: {'; '.join(absent)}."] if absent else []
-
-
-def _refusal(name: str, data: Dataset) -> str:
-    if name not in MODELS:
-        return "moodal does not have it yet"
-    if name not in suitable_models(data.dims, data.task):
-        return "not for these modalities"
-    try:
-        create_model(name, data.dims, data.task)
-    except InputError as e:
-        return str(e)
-    return ""
-
-
 # Scores: tables 3 and 5.
 
 
@@ -236,7 +217,7 @@ def score_table(table: str, results: Results, column: str | None, *, resamples: 
         paired,
         collapsed=collapsed,
         protocol=_score_protocol(results, shown, len(np.unique(groups)), paired, resamples),
-        notes=tuple(_score_notes(results, shown, column, paired, collapsed)),
+        notes=tuple(_score_notes(table, results, shown, column, paired, collapsed)),
     )
 
 
@@ -296,48 +277,37 @@ def _against_reference(
 def _score_protocol(
     results: Results, shown: tuple[str, ...], num_groups: int, paired: Sequence[Contrast], resamples: int
 ) -> tuple[str, ...]:
-    counts = sorted({len(m.seeds) for m in results.models})
+    n, counts = len(results.ids), sorted({len(m.seeds) for m in results.models})
     seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else _count(counts[0], "seed")
-    refits = any(m.training.get("refit") for m in results.models)
-    tested = "test was predicted once per run" + (", after training again on train + valid" if refits else "")
-    folds = f"; {results.folds} folds, so every utterance is tested once per seed" if results.folds else ""
-    n = len(results.ids)
-    over = f"{n} test utterances" + (f" in {num_groups} groups" if num_groups < n else "")
-    intervals = (
-        f"{resamples} bootstrap resamples of seeds and groups together"
-        if counts != [1]
-        else (f"{resamples} bootstrap resamples of groups, for this one run")
-    )
-    compared = len({(c.model, c.against) for c in paired})
+    spread = "mean ± standard deviation (n - 1) over them" if counts != [1] else "so nothing is known of another's"
+    folds = f", {results.folds} folds pooled" if results.folds else ""
+    again = ", after training again on train + valid" if any(m.training.get("refit") for m in results.models) else ""
+    drawn = "seeds and groups together" if counts != [1] else "groups, for the one run at hand"
+    pairs = len({(c.model, c.against) for c in paired})
+    family = f"; p_holm is corrected over the {_count(pairs, 'comparison')} in accuracy" if pairs else ""
     return (
-        f"Ours: {over}{folds}; {seeds} per model, mean ± standard deviation (n - 1) over them. Epochs were chosen on "
-        f"valid only, and {tested}.",
-        f"[low, high]: 95 % intervals, percentiles of {intervals}."
-        + (
-            f" Differences are of the same utterances and resamples; p_holm is corrected over the "
-            f"{_count(compared, 'comparison')} in accuracy."
-            if compared
-            else ""
-        ),
-        f"Accuracy is {shown[0]}: {DESCRIPTIONS[shown[0]]}. F1 is {shown[1]}: {DESCRIPTIONS[shown[1]]}.",
+        f"Ours: {n} test utterances{f' in {num_groups} groups' if num_groups < n else ''}{folds}; {seeds} per model, "
+        f"{spread}. Epochs were chosen on valid only, and test was predicted once per run{again}.",
+        f"[low, high]: 95 % intervals, percentiles of {resamples} bootstrap resamples of {drawn}. Differences are of "
+        f"the same utterances and the same resamples{family}.",
+        f"Accuracy ({shown[0]}): {DESCRIPTIONS[shown[0]]}. F1 ({shown[1]}): {DESCRIPTIONS[shown[1]]}.",
     )
 
 
 def _score_notes(
+    table: str,
     results: Results,
     shown: tuple[str, str],
     column: str | None,
     paired: Sequence[Contrast],
     collapsed: Mapping[str, Sequence[int]],
 ) -> Iterable[str]:
-    if column == "sims" and any(m.model == "ef_lstm" for m in results.models):
+    if (table, column) == ("table3", "sims"):
         yield COLLAPSED
-    for name, seeds in collapsed.items():
-        title = next(m.title for m in results.models if m.name == name)
-        yield (
-            f"{title} predicts one class for every utterance (seed {', '.join(map(str, seeds))}): it has learned "
-            "nothing there, and its scores are those of a constant."
-        )
+    if collapsed:
+        titles = {m.name: m.title for m in results.models}
+        who = [f"{titles[name]} (seed {', '.join(map(str, seeds))})" for name, seeds in collapsed.items()]
+        yield f"One class for every test utterance, so nothing was learned there: {'; '.join(who)}."
     answer, scores = _constant_answer(results, shown)
     values = " and ".join(f"{show(scores[k], k)} {name}" for k, name in zip(shown, ("accuracy", "F1"), strict=True))
     yield f"Saying {answer} of every utterance reaches {values} here."
