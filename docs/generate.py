@@ -16,6 +16,7 @@ from moodal.cli import app
 from moodal.config import TrainingSettings
 from moodal.metrics import DESCRIPTIONS, HIGHER_IS_BETTER, SENTIMENT, measures
 from moodal.models import MODELS, options_of
+from moodal.training.spaces import SHIPPED
 from moodal.types import Task
 
 DOCS = Path(__file__).parent
@@ -57,7 +58,7 @@ OPTIONS = {
     "audio_kernel": "the same for audio",
     "vision_kernel": "the same for vision",
     "positions": "sinusoidal positions are added to every step",
-    "fusion_features": "width of the fused features, whose distances to the centres make Self-MM's labels",
+    "fusion_features": "width of the fused features (in Self-MM their distances to the centres make labels)",
     "text_features": "the same for text",
     "audio_features": "the same for audio",
     "vision_features": "the same for vision",
@@ -73,6 +74,11 @@ OPTIONS = {
     "relu_dropout": "dropout within the feed-forward networks of a transformer",
     "residual_dropout": "dropout of what each attention and feed-forward network adds",
     "output_dropout": "dropout within the residual block before the classes",
+    "input_dropout": "dropout of what goes into AV-MC's audio and vision networks",
+    "mixup_alpha": "AV-MC mixes two utterances with a share from Beta(alpha, alpha); 0 mixes nothing",
+    "w_text": "weight of the loss of the text's own head",
+    "w_audio": "the same for audio",
+    "w_vision": "the same for vision",
     "w_rs": "weight of the relevant semantic loss (eq. 5); 0 switches it off",
     "w_cnce": "weight of the contrastive semantic loss (eq. 7); 0 switches it off",
     "attention_dropout": "dropout within the attention layers of a transformer (MulT: of the text and of the memories)",
@@ -185,7 +191,17 @@ def _value(x: object) -> str:
     return str(x).lower() if isinstance(x, bool) else str(x)
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"models": models, "options": options, "settings": settings, "metrics": metrics}
+def spaces() -> str:
+    return f"```toml\n{SHIPPED.read_text(encoding='utf-8')}```"
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "models": models,
+    "options": options,
+    "settings": settings,
+    "metrics": metrics,
+    "spaces": spaces,
+}
 
 
 def pages() -> dict[Path, str]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from moodal.models.av_mc import AVMC
 from moodal.models.base import FusionModel, Output
 from moodal.models.controls import LFDNN, LateAverage, Unimodal
 from moodal.models.discriminant import LDA, LDAProduct, LDAStacking
@@ -49,6 +50,7 @@ MODELS: dict[str, Entry] = {
     "mult": _entry(MulT, "MulT"),
     "misa": _entry(MISA, "MISA"),
     "self_mm": _entry(SelfMM, "Self-MM"),
+    "av_mc": _entry(AVMC, "AV-MC"),
     "lf_dnn": _entry(LFDNN, "LF-DNN"),
     "late_average": _entry(LateAverage, "late average"),
     "text_only": _entry(Unimodal, "text only", modality="text"),

@@ -58,6 +58,7 @@ class EFLSTM(FusionModel):
     def fuse(self, batch: Batch) -> Output:
         x = joined(batch)
         for lstm in self.lstms[:-1]:
+            assert isinstance(lstm, LSTM)
             x = Ragged(self.dropout(lstm.states(x).hidden), x.lengths)  # (S, H)
         h = self.lstms[-1](x)  # (B, H)
         return Output(self.head(h), {"fusion": h})
