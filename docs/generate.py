@@ -17,7 +17,6 @@ from moodal.config import TrainingSettings
 from moodal.metrics import DESCRIPTIONS, HIGHER_IS_BETTER, SENTIMENT, measures
 from moodal.models import MODELS, options_of
 from moodal.training.spaces import SHIPPED
-from moodal.training.spaces import SHIPPED
 from moodal.types import Task
 
 DOCS = Path(__file__).parent
@@ -190,10 +189,6 @@ def _broadest(tasks: list[str]) -> list[str]:
 
 def _value(x: object) -> str:
     return str(x).lower() if isinstance(x, bool) else str(x)
-
-
-def spaces() -> str:
-    return f"```toml\n{SHIPPED.read_text(encoding='utf-8')}```"
 
 
 def spaces() -> str:
