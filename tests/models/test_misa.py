@@ -138,6 +138,14 @@ def test_two_stacked_bilstms_are_torchs() -> None:
     torch.testing.assert_close(ours(x), torch.stack(rows))
 
 
+def test_evaluation_in_slices_is_evaluation_at_once() -> None:
+    encoder = StackedBiLSTM(DIMS["audio"])
+    x = random_batch(150).inputs["audio"]
+    with torch.inference_mode():
+        sliced = encoder(x)
+    torch.testing.assert_close(sliced, encoder(x).detach())
+
+
 def test_the_transformer_is_torchs_and_absent_tokens_are_not_read() -> None:
     torch.manual_seed(0)
     ours = TransformerLayer(8, 0.1).eval()
