@@ -38,6 +38,8 @@ class MulT(FusionModel):
     ``vision_attention_dropout`` for these as the source.
     """
 
+    is_control = True
+
     def __init__(
         self,
         dims: Mapping[str, int],

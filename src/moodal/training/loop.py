@@ -213,9 +213,8 @@ def _save(
         tensors |= {f"average/{k}": v for k, v in average.state_dict().items()}
     for number, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{k}": v for k, v in values.items()}
-    # safetensors refuses tensors that share memory, and a saved state must not change with the model
     plain = {**vars(state), "best_score": None if math.isinf(state.best_score) else state.best_score}
-    save_tensors(path, {k: v.clone() for k, v in tensors.items()}, plain)
+    save_tensors(path, tensors, plain)
 
 
 def _restore(

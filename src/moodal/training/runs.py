@@ -107,6 +107,7 @@ def train_run(dataset: Path, run: Run, workers: int = 1) -> None:
     workers: how many runs are trained at the same time; noted beside the seconds, which mean less the more there are.
     """
     torch.set_num_threads(run.experiment.training.threads)
+    torch.set_flush_denormal(True)  # moments of weights that hardly move fade to denormals, which a CPU adds up slowly
     with threadpool_limits(run.experiment.training.threads):  # numpy's and scikit-learn's threads
         _train_run(dataset, run, workers)
 
