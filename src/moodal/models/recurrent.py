@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -56,11 +57,19 @@ class Packing:
 @dataclass(frozen=True)
 class States:
     """What an LSTM went through. last: (B, H) hidden state at the end of each utterance, zeros where it has no steps;
-    hidden, cell: (S, H) after each step, in the order of the input's steps."""
+    hidden, cell: (S, H) after each step, in the order of the input's steps, in which they are put when asked for."""
 
     last: Tensor
-    hidden: Tensor
-    cell: Tensor
+    packed: tuple[Tensor, Tensor]
+    rows: Tensor
+
+    @cached_property
+    def hidden(self) -> Tensor:
+        return _unpacked(self.packed[0], self.rows)
+
+    @cached_property
+    def cell(self) -> Tensor:
+        return _unpacked(self.packed[1], self.rows)
 
 
 class LSTM(nn.Module):
@@ -83,9 +92,8 @@ class LSTM(nn.Module):
     def states(self, x: Ragged, *, reverse: bool = False) -> States:
         """The states after every step; ``reverse``: each utterance read from its end, ``last`` is then at its start."""
         packing = Packing.of(x, reverse=reverse)
-        last, *each = self._run(x, packing)
-        hidden, cell = (torch.empty_like(s).index_copy_(0, packing.rows, s) for s in each)
-        return States(self._unsorted(last, packing, len(x)), hidden, cell)
+        last, hidden, cell = self._run(x, packing)
+        return States(self._unsorted(last, packing, len(x)), (hidden, cell), packing.rows)
 
     def _run(self, x: Ragged, packing: Packing) -> tuple[Tensor, Tensor, Tensor]:
         if not packing.sizes:
@@ -184,13 +192,15 @@ class _Recurrence(torch.autograd.Function):
                 if first + t:
                     torch.mm(out, weight_hh, out=ds)
         grad_hh = grad_gates[sizes[0] :].t() @ state.index_select(0, before)
-        source = x.index_select(0, packing.rows) if _narrow(weight_ih) else x
-        if not _narrow(weight_ih):
-            grad_gates = torch.empty_like(grad_gates).index_copy_(0, packing.rows, grad_gates)
+        narrow = _narrow(weight_ih)
+        if not narrow:
+            grad_gates = _unpacked(grad_gates, packing.rows)
+        grad_bias = grad_gates.sum(0)
+        grad_ih = grad_gates.t() @ (x.index_select(0, packing.rows) if narrow else x)
         grad_x = grad_gates @ weight_ih if ctx.needs_input_grad[0] else None
-        if grad_x is not None and _narrow(weight_ih):
-            grad_x = torch.empty_like(grad_x).index_copy_(0, packing.rows, grad_x)
-        return grad_x, grad_gates.t() @ source, grad_hh, grad_gates.sum(0), None
+        if grad_x is not None and narrow:
+            grad_x = _unpacked(grad_x, packing.rows)
+        return grad_x, grad_ih, grad_hh, grad_bias, None
 
 
 def _local_gradients(
@@ -228,6 +238,11 @@ def _blocks(sizes: tuple[int, ...], hidden: int) -> list[tuple[int, int]]:
             first, rows = t, 0
         rows += n
     return [*out, (first, len(sizes))]
+
+
+def _unpacked(x: Tensor, rows: Tensor) -> Tensor:
+    """Packed rows back where the steps stood."""
+    return torch.empty_like(x).index_copy_(0, rows, x)
 
 
 def _narrow(weight_ih: Tensor) -> bool:
