@@ -4,8 +4,8 @@
         python benchmarks/quality.py --models lmf,mfn --out build/quality
 
 Both train for the same number of epochs and keep the one with the lowest loss on valid; test is scored once. What the
-reference gave is kept in OUT/reference-MODEL.json and not measured again; our runs are a runs folder. Self-MM, which the
-reference trains on scores only, is compared by which side of zero the score is on.
+reference gave is kept in OUT/reference-MODEL.json and not measured again; our runs are a runs folder. Self-MM, which
+the reference trains on scores only, is compared by which side of zero the score is on.
 """
 
 from __future__ import annotations
