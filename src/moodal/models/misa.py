@@ -197,8 +197,8 @@ def reconstruction_loss(decoded: Tensor, encoded: Tensor, present: Tensor) -> Te
 
 
 def _orthogonality(x: Tensor, y: Tensor) -> Tensor:
-    """Mean over the (H, H) entries of (X^T Y)^2: columns centred over the utterances, then rows divided by their length,
-    which is a constant to the gradient."""
+    """Mean over the (H, H) entries of (X^T Y)^2: columns centred over the utterances, then rows of length 1, where the
+    length is a constant to the gradient."""
     x, y = (z - z.mean(0) for z in (x, y))
     x, y = (z / (z.detach().norm(dim=1, keepdim=True) + 1e-6) for z in (x, y))
     out: Tensor = (x.t() @ y).square().mean()
