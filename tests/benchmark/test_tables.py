@@ -3,8 +3,9 @@ import pytest
 
 from moodal import metrics
 from moodal.benchmark import statistics
+from moodal.benchmark.comparison import better, share_of_gap
 from moodal.benchmark.results import read_results
-from moodal.benchmark.tables import better, compare_results, share_of_gap
+from moodal.benchmark.tables import compare_results
 from moodal.types import InputError, Task
 
 SENTIMENT = Task(metrics.SENTIMENT)

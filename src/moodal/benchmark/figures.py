@@ -20,10 +20,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from moodal import metrics
+from moodal.benchmark.comparison import Comparison, Row
 from moodal.benchmark.printing import limit_titles
 from moodal.benchmark.results import Array, ModelResult, Results
 from moodal.benchmark.rounding import PLAIN_UNITS, show
-from moodal.benchmark.tables import Comparison, Row
 from moodal.files import read_json, write_atomic
 from moodal.metrics import HIGHER_IS_BETTER
 from moodal.types import MODALITIES

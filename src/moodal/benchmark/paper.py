@@ -22,9 +22,10 @@ import numpy.typing as npt
 
 from moodal import metrics
 from moodal.benchmark import statistics
+from moodal.benchmark.comparison import Contrast, Row
 from moodal.benchmark.results import ModelResult, Results, read_results
 from moodal.benchmark.rounding import show
-from moodal.benchmark.tables import RESAMPLES_PER_COMPARISON, Contrast, Row
+from moodal.benchmark.tables import RESAMPLES_PER_COMPARISON
 from moodal.config import TRAINING_KEYS, Settings
 from moodal.data.store import Dataset, read_dataset
 from moodal.experiment import Run

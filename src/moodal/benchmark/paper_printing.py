@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from moodal.benchmark import grids
+from moodal.benchmark.comparison import Row, better
 from moodal.benchmark.grids import Grid, markdown_text
 from moodal.benchmark.paper import COLUMNS, REFERENCE, TABLES, PaperScore, PaperTable, Ratio
 from moodal.benchmark.rounding import show, show_p, show_range
-from moodal.benchmark.tables import Row, better
 from moodal.files import write_atomic
 
 WORDS = ("accuracy", "F1")

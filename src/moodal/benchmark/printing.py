@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from moodal.benchmark.comparison import Comparison, Contrast, better, share_of_gap, yardstick_contrasts
 from moodal.benchmark.rounding import PLAIN_UNITS, show, show_p, show_range, show_share
-from moodal.benchmark.tables import Comparison, Contrast, better, share_of_gap, yardstick_contrasts
 from moodal.metrics import DESCRIPTIONS, HIGHER_IS_BETTER
 
 GAP = "of the gap"

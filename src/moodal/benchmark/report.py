@@ -15,6 +15,7 @@ from string import Template
 from typing import Any
 
 from moodal import __version__
+from moodal.benchmark.comparison import Comparison, Contrast, better, yardstick_contrasts
 from moodal.benchmark.figures import Picture, draw_figures, save_picture
 from moodal.benchmark.printing import (
     Cell,
@@ -31,7 +32,6 @@ from moodal.benchmark.printing import (
 )
 from moodal.benchmark.results import ModelResult, Results
 from moodal.benchmark.rounding import show, show_p, show_range
-from moodal.benchmark.tables import Comparison, Contrast, better, yardstick_contrasts
 from moodal.config import TRAINING_KEYS, TrainingSettings
 from moodal.files import write_atomic, write_json
 from moodal.models import options_of

@@ -239,9 +239,7 @@ def _read_columns(source: Path, fields: Mapping[str, str], divide_by: Sequence[s
         elif suffix in (".csv", ".tsv"):
             table = pa.csv.read_csv(
                 source,
-                parse_options=pa.csv.ParseOptions(
-                    delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True
-                ),
+                parse_options=pa.csv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True),
                 convert_options=pa.csv.ConvertOptions(
                     column_types=dict.fromkeys(words, pa.string()), null_values=[""], strings_can_be_null=True
                 ),
