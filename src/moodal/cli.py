@@ -49,7 +49,8 @@ TaskKind = Annotated[
 Models = Annotated[
     str | None,
     typer.Option(
-        help="Comma-separated names; a variant is written mre@text_pooling=mean+hidden=32.  [default: all that fit]"
+        help="Comma-separated names; a variant is written mre@text_pooling=mean+hidden=32; all: the whole zoo.  "
+        "[default: MRE, its ablations and the yardsticks that fit]"
     ),
 ]
 

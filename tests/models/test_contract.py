@@ -14,7 +14,7 @@ from tests.models.conftest import DIMS, TASK, random_batch
 
 from moodal.batch import Batch, Ragged
 from moodal.config import TrainingSettings
-from moodal.models import MODELS, FusionModel, create_model, options_of, suitable_models
+from moodal.models import MODELS, FusionModel, chosen_models, create_model, options_of, suitable_models
 from moodal.training.loop import fit_network, predict
 from moodal.types import InputError, Task
 
@@ -176,11 +176,20 @@ def test_an_unknown_model_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "message"), [({"standardise": "no"}, "scale, whiten, whiten_within"), ({"audio_pooling": "max"}, "pooling of audio")]
+    ("option", "message"),
+    [({"standardise": "no"}, "scale, whiten, whiten_within"), ({"audio_pooling": "max"}, "pooling of audio")],
 )
 def test_wrong_option_values_are_refused(name: str, option: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         create_model(name, DIMS, TASK, **option)
+
+
+def test_without_names_the_slow_ones_wait_until_asked() -> None:
+    by_default = chosen_models(None, DIMS, TASK)
+    assert {"mre", "mre_baseline", "lmf", "lf_dnn", "lda_stacking", "text_only"} < set(by_default)
+    assert not {"mult", "misa", "tfn"} & set(by_default)
+    assert chosen_models(["all"], DIMS, TASK) == list(MODELS)
+    assert chosen_models(["mult"], DIMS, TASK) == ["mult"]
 
 
 def test_suitable_models_are_those_that_can_be_made() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,15 +26,21 @@ from moodal.types import InputError, Task, unknown
 
 @dataclass(frozen=True)
 class Entry:
-    """A model by name: its class, the options that the name fixes, and the name a table prints."""
+    """A model by name: its class, the name a table prints, the options that the name fixes, and whether it is trained
+    when nobody says which (some of the zoo take minutes per epoch)."""
 
     cls: type[FusionModel]
     title: str
     fixed: Mapping[str, Any]
+    by_default: bool = True
 
 
 def _entry(cls: type[FusionModel], title: str, **fixed: Any) -> Entry:
     return Entry(cls, title, fixed)
+
+
+def _on_demand(cls: type[FusionModel], title: str) -> Entry:
+    return Entry(cls, title, {}, by_default=False)
 
 
 MODELS: dict[str, Entry] = {
@@ -43,14 +49,14 @@ MODELS: dict[str, Entry] = {
     "mre_rs": _entry(MRE, "MRE, L_rs only", w_cnce=0.0),
     "mre_cnce": _entry(MRE, "MRE, L_cnce only", w_rs=0.0),
     "lmf": _entry(LMF, "LMF"),
-    "tfn": _entry(TFN, "TFN"),
-    "ef_lstm": _entry(EFLSTM, "EF-LSTM"),
-    "mfn": _entry(MFN, "MFN"),
-    "graph_mfn": _entry(GraphMFN, "Graph-MFN"),
-    "mult": _entry(MulT, "MulT"),
-    "misa": _entry(MISA, "MISA"),
-    "self_mm": _entry(SelfMM, "Self-MM"),
-    "av_mc": _entry(AVMC, "AV-MC"),
+    "tfn": _on_demand(TFN, "TFN"),
+    "ef_lstm": _on_demand(EFLSTM, "EF-LSTM"),
+    "mfn": _on_demand(MFN, "MFN"),
+    "graph_mfn": _on_demand(GraphMFN, "Graph-MFN"),
+    "mult": _on_demand(MulT, "MulT"),
+    "misa": _on_demand(MISA, "MISA"),
+    "self_mm": _on_demand(SelfMM, "Self-MM"),
+    "av_mc": _on_demand(AVMC, "AV-MC"),
     "lf_dnn": _entry(LFDNN, "LF-DNN"),
     "late_average": _entry(LateAverage, "late average"),
     "text_only": _entry(Unimodal, "text only", modality="text"),
@@ -75,6 +81,13 @@ def options_of(name: str) -> dict[str, Any]:
         keyword = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         found = {**keyword, **found}
     return {k: v for k, v in found.items() if k not in entry.fixed and v is not inspect.Parameter.empty}
+
+
+def chosen_models(names: Sequence[str] | None, dims: Mapping[str, int], task: Task) -> list[str]:
+    """``names`` as they are; for None those trained by default, for "all" the whole zoo, as far as they fit."""
+    if names is not None and list(names) != ["all"]:
+        return list(names)
+    return [n for n in suitable_models(dims, task) if names is not None or MODELS[n].by_default]
 
 
 def suitable_models(dims: Mapping[str, int], task: Task) -> list[str]:
@@ -105,4 +118,4 @@ def _check_number(key: str, value: Any) -> None:
         raise InputError(f"{key} must be at least 0 and {'below 1' if is_share else 'finite'}, got {value}")
 
 
-__all__ = ["MODELS", "FusionModel", "Output", "create_model", "options_of", "suitable_models"]
+__all__ = ["MODELS", "FusionModel", "Output", "chosen_models", "create_model", "options_of", "suitable_models"]

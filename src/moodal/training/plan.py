@@ -17,7 +17,7 @@ from moodal.data.simulate import read_truth
 from moodal.data.store import Dataset, read_dataset
 from moodal.experiment import Experiment, Run
 from moodal.files import only_one, read_json, write_json
-from moodal.models import MODELS, create_model, options_of, suitable_models
+from moodal.models import MODELS, chosen_models, create_model, options_of
 from moodal.training.progress import progress_bar
 from moodal.training.runs import split_rows, train_all
 from moodal.types import InputError, unknown
@@ -62,11 +62,11 @@ def train_models(
 ) -> list[Trained]:
     """Every model of ``names`` on the data set in ``folder``, seeds 0, 1, ..: all their runs below ``out``.
 
-    Without ``names``, every model that the data set's modalities and task allow. ``workers`` runs at a time, one per
-    core unless given; progress goes to stderr where that is a terminal.
+    ``names``: see ``chosen_models``. ``workers`` runs at a time, one per core unless given; progress goes to stderr where
+    that is a terminal.
     """
     data = read_dataset(folder, task=task)
-    chosen = suitable_models(data.dims, data.task) if names is None else names
+    chosen = chosen_models(names, data.dims, data.task)
     experiments = plan_experiments(data, chosen, seeds, settings)
     leaks = split_warnings(data.utterances, data.task)
     facts = benchmark_facts(data, leaks)

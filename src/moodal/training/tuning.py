@@ -26,7 +26,7 @@ from moodal.config import TRAINING_KEYS, Settings
 from moodal.data.store import Dataset, read_dataset
 from moodal.experiment import Experiment
 from moodal.files import only_one, read_json, write_json
-from moodal.models import create_model, suitable_models
+from moodal.models import chosen_models, create_model
 from moodal.training.loop import fit_network, predict, random_seed
 from moodal.training.plan import _check_experiments, plan_experiments
 from moodal.training.progress import progress_bar
@@ -141,7 +141,7 @@ def plan_searches(
     """One search per model, checked as far as it can be before anything is trained."""
     if trials < 1:
         raise InputError(f"--trials must be at least 1, got {trials}")
-    chosen = suitable_models(data.dims, data.task) if names is None else names
+    chosen = chosen_models(names, data.dims, data.task)
     for name in chosen:
         if "@" in name:
             raise InputError(f"a variant like {name} is not searched: tune the model, and give the rest with --set")
