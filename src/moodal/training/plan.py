@@ -62,8 +62,8 @@ def train_models(
 ) -> list[Trained]:
     """Every model of ``names`` on the data set in ``folder``, seeds 0, 1, ..: all their runs below ``out``.
 
-    ``names``: see ``chosen_models``. ``workers`` runs at a time, one per core unless given; progress goes to stderr where
-    that is a terminal.
+    ``names``: see ``chosen_models``. ``workers`` runs at a time, one per core unless given; progress goes to stderr
+    where that is a terminal.
     """
     data = read_dataset(folder, task=task)
     chosen = chosen_models(names, data.dims, data.task)
@@ -71,7 +71,7 @@ def train_models(
     leaks = split_warnings(data.utterances, data.task)
     facts = benchmark_facts(data, leaks)
     check_benchmark(out, facts)
-    _check_experiments(data, experiments)
+    check_experiments(data, experiments)
     before = [run.is_done for run in (Run.of(out, e) for e in experiments)]
     for sentence in leaks:
         log.warning("%s: %s", folder, sentence)
@@ -121,7 +121,7 @@ def _check_keys(settings: Settings, known: Mapping[str, Mapping[str, Any]]) -> N
             raise unknown("model", model, MODELS)
 
 
-def _check_experiments(data: Dataset, experiments: Sequence[Experiment]) -> None:
+def check_experiments(data: Dataset, experiments: Sequence[Experiment]) -> None:
     """What would stop a run before its first epoch is said before anything is written."""
     for fold in {e.fold for e in experiments}:
         split_rows(data, fold)

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from functools import lru_cache
-from multiprocessing import connection
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from moodal import metrics
@@ -34,11 +25,11 @@ from moodal.experiment import Experiment, Run, save_model
 from moodal.files import write_atomic, write_json
 from moodal.models import FusionModel, Output, create_model
 from moodal.training.loop import Fitted, fit_network, predict, random_seed
+from moodal.training.processes import POLL_S, training_numerics, worker_pool
 from moodal.types import SPLITS, InputError, WorkError
 
 log = logging.getLogger(__name__)
 OnChange = Callable[[int, list[Run]], None]  # how many runs are done, which are under way
-POLL_S = 0.5
 _LOADED: dict[Hashable, Batch] = {}  # a worker trains many runs of one data set; at most one entry
 
 
@@ -54,15 +45,9 @@ def train_all(
     for run in runs:
         if run.is_done:
             run.clear_leftovers()
-    # "spawn": a forked child would inherit torch's thread pools in an undefined state
-    context = multiprocessing.get_context("spawn")
-    listening, alive = context.Pipe(duplex=False)
     size = max(1, min(workers, len(todo)))
-    pool = ProcessPoolExecutor(size, mp_context=context, initializer=_end_with_parent, initargs=(listening,))
-    waiting: dict[Future[None], Run] = {}
-    try:
-        with _deaf_to_interrupts():
-            waiting = {pool.submit(train_run, dataset, run, size): run for run in todo}
+    with worker_pool(size) as submit:
+        waiting: dict[Future[None], Run] = {submit(train_run, dataset, run, size): run for run in todo}
         while waiting:
             if on_change:
                 on_change(len(runs) - len(waiting), [run for run in waiting.values() if run.progress_file.exists()])
@@ -70,35 +55,7 @@ def train_all(
             for future in finished:
                 del waiting[future]
                 future.result()
-    except BrokenProcessPool as e:
-        raise WorkError("a training process died (out of memory?); run it again to continue, or use --workers 1") from e
-    finally:
-        if waiting:
-            alive.close()  # an error or Ctrl-C: what is under way stops now, and continues the next time
-        pool.shutdown(wait=True, cancel_futures=True)
-        alive.close()
-        listening.close()
     return runs
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes started in this block never hear Ctrl-C: the command does, and ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent(listening: Connection) -> None:
-    """A command that was killed must not leave workers behind that write into the folders it will continue."""
-
-    def watch() -> None:
-        connection.wait([listening])  # nobody ever writes: it ends when the other end closes, or its process does
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def train_run(dataset: Path, run: Run, workers: int = 1) -> None:
@@ -106,15 +63,13 @@ def train_run(dataset: Path, run: Run, workers: int = 1) -> None:
 
     workers: how many runs are trained at the same time; noted beside the seconds, which mean less the more there are.
     """
-    torch.set_num_threads(run.experiment.training.threads)
-    torch.set_flush_denormal(True)  # moments of weights that hardly move fade to denormals, which a CPU adds up slowly
-    with threadpool_limits(run.experiment.training.threads):  # numpy's and scikit-learn's threads
+    with training_numerics(run.experiment.training.threads):
         _train_run(dataset, run, workers)
 
 
 def _train_run(dataset: Path, run: Run, workers: int) -> None:
     experiment = run.experiment
-    data = _cached_dataset(dataset, experiment.task)
+    data = cached_dataset(dataset, experiment.task)
     if data.fingerprint != experiment.fingerprint:
         raise InputError(f"{dataset} has changed since the experiment was made; start it again")
     rows = split_rows(data, experiment.fold)
@@ -122,8 +77,9 @@ def _train_run(dataset: Path, run: Run, workers: int) -> None:
     began, cpu_began = time.perf_counter(), time.process_time()
     model = _new_model(data, experiment)
     batch = load(data, model)
-    valid = batch.select(rows["valid"])
-    fitted = _fit(model, run, batch.select(rows["train"]), valid)
+    train = _standardised(model, batch.select(rows["train"]))
+    valid = model.prepare(batch.select(rows["valid"]))
+    fitted = _fit(model, run, train, valid)
     outputs = {"valid": predict(model, valid)}
     if experiment.training.refit:
         fitted = _refit(model, data, batch, rows, run, fitted)
@@ -176,18 +132,23 @@ def split_rows(data: Dataset, fold: int | None) -> dict[str, Tensor]:
     return rows
 
 
+def _standardised(model: FusionModel, train: Batch) -> Batch:
+    """Fit the standardisation on ``train`` and apply it: what comes back takes the place of what came in."""
+    model.fit_standardisation(train)
+    return model.prepare(train)
+
+
 def _fit(
     model: FusionModel, run: Run, train: Batch, valid: Batch | None, settings: TrainingSettings | None = None
 ) -> Fitted:
-    """Fit everything on ``train``: standardisation first, then the closed form or the network."""
-    model.fit_standardisation(train)
+    """The closed form or the network, on prepared rows."""
     if model.closed_form:
         model.fit(train, run.experiment.seed)
         return Fitted(0, [], [])
     phase = "refit" if valid is None else "select"
     return fit_network(
         model,
-        model.prepare(train),
+        train,
         valid,
         settings or run.experiment.training,
         run.experiment.seed,
@@ -204,7 +165,8 @@ def _refit(
     """Train again from the start on train + valid, for as many epochs as valid chose."""
     chosen = replace(run.experiment.training, epochs=max(1, fitted.best_epoch))
     model.load_state_dict(_new_model(data, run.experiment).state_dict())
-    again = _fit(model, run, batch.select(torch.cat([rows["train"], rows["valid"]])), None, chosen)
+    both = _standardised(model, batch.select(torch.cat([rows["train"], rows["valid"]])))
+    again = _fit(model, run, both, None, chosen)
     return Fitted(fitted.best_epoch, fitted.history, fitted.epoch_seconds + again.epoch_seconds)
 
 
@@ -280,6 +242,6 @@ def _prediction_table(split: str, data: Dataset, rows: Tensor, output: Output, m
 
 
 @lru_cache(maxsize=1)
-def _cached_dataset(path: Path, task: str) -> Dataset:
-    # a worker trains many runs of one data set; its files are checked once
+def cached_dataset(path: Path, task: str) -> Dataset:
+    """The data set in ``path``: a worker trains many runs of one, and its files are checked once."""
     return read_dataset(path, task=task)

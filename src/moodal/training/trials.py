@@ -6,15 +6,17 @@ that was half written and then added to. There is one study per model, in one fi
 
 from __future__ import annotations
 
+import sqlite3
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from moodal.training.loop import random_seed
 from moodal.training.spaces import Range, Space
-from moodal.types import InputError
+from moodal.types import InputError, WorkError
 
 GENERATION = 5  # trials that are proposed together, knowing the results of all generations before
 
@@ -86,7 +88,24 @@ class Store:
 
     def __init__(self, file: Path) -> None:
         self._optuna = import_optuna()
-        self._storage = self._optuna.storages.RDBStorage(f"sqlite:///{file}")
+        # connected to here, because a path is no URL: ? and {} would be read as parts of one
+        connect = {"creator": lambda: sqlite3.connect(file, check_same_thread=False)}
+        self._storage = self._optuna.storages.RDBStorage("sqlite:///trials.db", engine_kwargs=connect)
+
+    @classmethod
+    @contextmanager
+    def open(cls, file: Path) -> Iterator[Store]:
+        """Closed when the block ends; a file that cannot be read or written is one sentence."""
+        from optuna.exceptions import StorageInternalError
+        from sqlalchemy.exc import DatabaseError
+
+        try:
+            with closing(cls(file)) as store:
+                yield store
+        except (DatabaseError, StorageInternalError) as e:
+            cause = e.__cause__ if isinstance(e, StorageInternalError) else e
+            why = getattr(cause, "orig", cause)
+            raise WorkError(f"{file} could not be read or written ({why}); what was recorded before stays") from e
 
     def close(self) -> None:
         self._storage.remove_session()

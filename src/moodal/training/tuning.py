@@ -6,20 +6,17 @@ seed, and for each fold where there are folds; its value is their mean. Nothing 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from threadpoolctl import threadpool_limits
 
 from moodal import __version__, metrics
 from moodal.config import TRAINING_KEYS, Settings
@@ -28,9 +25,10 @@ from moodal.experiment import Experiment
 from moodal.files import only_one, read_json, write_json
 from moodal.models import chosen_models, create_model
 from moodal.training.loop import fit_network, predict, random_seed
-from moodal.training.plan import _check_experiments, plan_experiments
+from moodal.training.plan import check_experiments, plan_experiments
+from moodal.training.processes import POLL_S, Submit, training_numerics, worker_pool
 from moodal.training.progress import progress_bar
-from moodal.training.runs import POLL_S, _cached_dataset, _deaf_to_interrupts, _end_with_parent, load, split_rows
+from moodal.training.runs import cached_dataset, load, split_rows
 from moodal.training.spaces import Space, read_spaces, space_of
 from moodal.training.trials import GENERATION, Measured, Store, Trial, best_trial, import_optuna, propose
 from moodal.training.tuned import ModelTrials, Tuned, write_tuned
@@ -118,7 +116,7 @@ def tune_models(
     with only_one(out):  # two commands would each take the other's trials for abandoned ones
         if not (out / "tuning.json").exists():
             write_json(out / "tuning.json", facts)
-        with closing(Store(out / "trials.db")) as store:
+        with Store.open(out / "trials.db") as store:
             _take_up(searches, store, trials, out)
             _work(searches, store, folder, workers or os.cpu_count() or 1, command)
             every = [_model_trials(name, store) for name in store.names() if store.trials(name)]
@@ -146,7 +144,7 @@ def plan_searches(
         if "@" in name:
             raise InputError(f"a variant like {name} is not searched: tune the model, and give the rest with --set")
     planned = [replace(e, seed=FIRST_SEED + e.seed) for e in plan_experiments(data, chosen, seeds, settings)]
-    _check_experiments(data, planned)
+    check_experiments(data, planned)
     searches = []
     for name in chosen:
         mine = [e for e in planned if e.name == name]
@@ -158,14 +156,13 @@ def plan_searches(
 
 def measure(dataset: Path, experiment: Experiment) -> Measured:
     """Train on train, score on valid. Settings that the model refuses, or that diverge, are an answer too."""
-    data = _cached_dataset(dataset, experiment.task)
+    data = cached_dataset(dataset, experiment.task)
     if data.fingerprint != experiment.fingerprint:
         raise InputError(f"{dataset} has changed since the search began; start it again")
-    torch.set_num_threads(experiment.training.threads)
     began = time.perf_counter()
     value, error = None, ""
     try:
-        with threadpool_limits(experiment.training.threads):
+        with training_numerics(experiment.training.threads):
             value = valid_score(data, experiment)
     except (WorkError, _Refused) as e:
         error = str(e)
@@ -253,11 +250,14 @@ def _take_up(searches: Sequence[Search], store: Store, trials: int, out: Path) -
     num_runs, asked = searches[0].num_runs, {s.name for s in searches}
     for name in store.names():
         there = store.trials(name)
+        if name in asked or not there:
+            continue
         finished = sum(len(t.runs) == num_runs for t in there)
-        if name not in asked and there and finished != (trials if store.facts(name)["space"] else 1):
+        if not finished == len(there) == (trials if store.facts(name)["space"] else 1):
+            begun = f" and {len(there) - finished} unfinished" if finished < len(there) else ""
             raise InputError(
-                f"{out} has {finished} finished trials of {name}, and every model gets the same number; name it in "
-                "--models too, or choose another --out"
+                f"{out} has {finished} finished{begun} trials of {name}, and every model gets the same number; name it "
+                "in --models too, or choose another --out"
             )
 
 
@@ -328,45 +328,20 @@ def _missing(search: Search, trials: Sequence[Trial], busy: set[tuple[str, int, 
                 yield search, trial, run
 
 
-Submit = Callable[..., Future[Measured]]
-
-
 @contextmanager
 def _executor(workers: int) -> Iterator[Submit]:
     """What runs a job: this process itself for one worker, else processes of their own that end with this one."""
     if workers == 1:
-        yield _Here().submit
+        yield _run_here
         return
-    # "spawn": a forked child would inherit torch's thread pools in an undefined state
-    context = multiprocessing.get_context("spawn")
-    listening, alive = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent, initargs=(listening,))
-
-    def submit(*job: Any) -> Future[Measured]:
-        with _deaf_to_interrupts():
-            return pool.submit(*job)
-
-    try:
+    with worker_pool(workers) as submit:
         yield submit
-    except BrokenProcessPool as e:
-        alive.close()
-        raise WorkError("a training process died (out of memory?); run it again to continue, or use --workers 1") from e
-    except BaseException:
-        alive.close()  # an error or Ctrl-C: what is under way stops now, and is trained again the next time
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        alive.close()
-        listening.close()
 
 
-class _Here(Executor):
-    """Runs a job when it is submitted."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
+def _run_here(fn: Any, *job: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(fn(*job))
+    return future
 
 
 def _model_trials(name: str, store: Store) -> ModelTrials:
