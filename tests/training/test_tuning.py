@@ -18,8 +18,9 @@ from moodal.data.store import read_dataset
 from moodal.files import only_one, read_json
 from moodal.models import MODELS, create_model, options_of, suitable_models
 from moodal.training.plan import plan_experiments
+from moodal.training.runs import train_all
 from moodal.training.spaces import Choice, Range, read_spaces, space_of
-from moodal.training.trials import GENERATION, Measured, Trial, best_trial, propose
+from moodal.training.trials import GENERATION, Measured, Store, Trial, best_trial, propose
 from moodal.training.tuning import measure, plan_searches, tune_models, valid_score
 from moodal.types import InputError, WorkError
 
@@ -476,6 +477,35 @@ def test_a_folder_whose_trials_could_not_be_compared_is_refused(tune, toy, tmp_p
         with pytest.raises(InputError, match=message):
             tune(toy, name, **{"trials": 2, **options})
         assert {p.name: p.read_bytes() for p in (tmp_path / "tuning").iterdir()} == before
+
+
+def test_a_trial_that_was_left_half_done_is_refused_beside_the_trials_of_another_model(tune, toy, tmp_path):
+    tune(toy, "mre", trials=2)
+    with Store.open(tmp_path / "tuning/trials.db") as store:
+        half = replace(store.trials("mre")[0], number=2, runs={})
+        store.begin("mre", half, {})
+        half.runs[0] = Measured(0.0, 1.0)  # better than all
+        store.record("mre", half, 0)
+    with pytest.raises(InputError, match="has 2 finished and 1 unfinished trials of mre"):
+        tune(toy, "lmf", trials=2)
+
+
+def test_a_file_of_trials_that_cannot_be_read_is_one_sentence(tune, toy, tmp_path):
+    (tmp_path / "tuning").mkdir()
+    (tmp_path / "tuning/trials.db").write_bytes(b"no data base" * 1000)
+    with pytest.raises(WorkError, match=r"trials.db could not be read or written \(file is not a database\)"):
+        tune(toy, "lda")
+
+
+def test_any_folder_will_do_even_one_that_is_no_part_of_an_address(tune, toy, tmp_path):
+    tune(toy, "lda", out="what? 100% {sure} #1")
+    assert {"trials.db", "tuned.toml"} <= {p.name for p in (tmp_path / "what? 100% {sure} #1").iterdir()}
+
+
+def test_a_trial_is_measured_as_a_run_of_a_report_is_trained(toy, tmp_path):
+    (search,) = planned(toy, "mre", seeds=1)
+    (run,) = train_all(toy, tmp_path / "runs", search.experiments)
+    assert measure(toy, search.experiments[0]).value == -run.report()["scores"]["valid"]["nll"]
 
 
 def test_a_folder_of_another_data_set_is_refused(tune, toy, folded):
