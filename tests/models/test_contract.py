@@ -105,7 +105,7 @@ def test_it_learns_a_label_planted_in_the_features(name: str) -> None:
     if model.closed_form:
         model.fit(train, seed=0)
     else:
-        fit_network(model, train, None, TrainingSettings(epochs=40, lr=5e-3, batch_size=16), seed=0)
+        fit_network(model, train, None, TrainingSettings(epochs=20, lr=5e-3, batch_size=16), seed=0)
     assert test.labels is not None
     assert (predict(model, test).logits.argmax(1) == test.labels).float().mean() > 0.9
 

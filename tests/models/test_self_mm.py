@@ -241,7 +241,7 @@ def test_the_heads_of_modalities_learn_from_the_second_epoch_on() -> None:
 
 
 def test_audio_and_vision_have_learning_rates_of_their_own() -> None:
-    model = SelfMM(DIMS, TASK, vision_lr=2.0)
+    model = SelfMM(DIMS, TASK, vision_lr_factor=2.0)
     groups = model.param_groups(0.1, 0.01)
     assert [g["lr"] for g in groups] == pytest.approx([0.1, 0.5, 0.2])
     of = {id(p): g["lr"] for g in groups for p in g["params"]}  # type: ignore[attr-defined]

@@ -1,8 +1,9 @@
 """Multi-head attention between ragged sequences, with dropout on its maps, in blocks that stay in the cache.
 
 softmax(Q K^T / sqrt(d)) V per head (Vaswani et al., NeurIPS 2017, eq. 1). Why not ``torch.nn.MultiheadAttention`` or
-``scaled_dot_product_attention``: on a CPU dropout makes both write every map of the batch several times, with one
-double X"""
+``scaled_dot_product_attention``: on a CPU dropout makes both write every map of the batch several times, and
+draw a double for each of its elements.
+"""
 
 from __future__ import annotations
 
@@ -232,7 +233,8 @@ def _view(scratch: Tensor, maps: int, block: Block) -> Tensor:
 
 
 class _Draws:
-    """Uniform 16-bit whole numbers, four per 64-bit draw of a generator seeded by torch's: half torch's own price."""
+    """Uniform 16-bit whole numbers, four per 64-bit draw of a generator seeded by torch's, at a third of the
+    price of torch's own."""
 
     def __init__(self) -> None:
         self.generator = np.random.SFC64(int(torch.randint(1 << 62, ())))

@@ -1,10 +1,10 @@
 """Multimodal Transformer (MulT) for unaligned sequences.
 
 Tsai et al., "Multimodal Transformer for Unaligned Multimodal Language Sequences", ACL 2019,
-https://arxiv.org/abs/1906.00295, section 3: temporal convolutions (eq. 1), positions (eq. 2, appendix A),
-crossmodal attention (eq. 3), crossmodal transformers (eq. 4), self-attention transformers and the head (section 3.2).
+https://arxiv.org/abs/1906.00295, section 3: temporal convolutions, positions (appendix A), crossmodal
+transformers, self-attention transformers and the head.
 
-As in the paper and its code: keys and values are the embedded source at every layer; embeddings are multiplied by the
+As in the paper's code: a layer normalises what it reads and not what it adds to; keys and values are the embedded source at every layer; embeddings are multiplied by the
 root of their width before the positions are added; one layer norm serves query, key and value; a query i sees key j
 where j <= i + |n_keys - n_queries|; the memory of a modality is its last step.
 Differs from the paper's code: convolutions keep every length (zeros beyond both ends of an utterance, so that one
@@ -98,8 +98,8 @@ class MulT(FusionModel):
         self.head = nn.Linear(width, task.num_outputs)
 
     def fuse(self, batch: Batch) -> Output:
-        x = {m: self.convolutions[m](self._input(m, batch.inputs[m])) for m in self.modalities}  # eq. 1
-        embedded = {m: self.embed(x[m]) for m in self.modalities}  # eq. 2
+        x = {m: self.convolutions[m](self._input(m, batch.inputs[m])) for m in self.modalities}
+        embedded = {m: self.embed(x[m]) for m in self.modalities}
         memories = {m: self._memory(m, x, embedded) for m in self.modalities}  # (B, (M - 1) H) each
         z = torch.cat([memories[m] for m in self.modalities], dim=1)
         return Output(self.head(z + self.residual(z)), memories)
@@ -210,7 +210,7 @@ class Memory(Transformer):
 
 
 class Layer(nn.Module):
-    """x + Attention(LN x, LN keys, LN values), then y + W2 ReLU(W1 LN y) (eq. 4)."""
+    """x + Attention(LN x, LN keys, LN values), then y + W2 ReLU(W1 LN y)."""
 
     def __init__(self, width: int, attention_dropout: float, relu_dropout: float, residual_dropout: float) -> None:
         super().__init__()

@@ -55,8 +55,8 @@ class SelfMM(FusionModel):
         text_dropout: float = 0.1,
         audio_dropout: float = 0.1,
         vision_dropout: float = 0.0,
-        audio_lr: float = 5.0,
-        vision_lr: float = 5.0,
+        audio_lr_factor: float = 5.0,
+        vision_lr_factor: float = 5.0,
         text_pooling: str = "mean",
         audio_pooling: str = "none",
         vision_pooling: str = "none",
@@ -64,7 +64,7 @@ class SelfMM(FusionModel):
     ) -> None:
         pooling = {"text_pooling": text_pooling, "audio_pooling": audio_pooling, "vision_pooling": vision_pooling}
         super().__init__(dims, task, **pooling, **inputs)
-        self.lr_factors = {"audio": audio_lr, "vision": vision_lr}
+        self.lr_factors = {"audio": audio_lr_factor, "vision": vision_lr_factor}
         states = {"audio": audio_hidden, "vision": vision_hidden}
         features = {"text": text_features, "audio": audio_features, "vision": vision_features}
         dropouts = {"text": text_dropout, "audio": audio_dropout, "vision": vision_dropout}
@@ -194,7 +194,7 @@ class Head(nn.Module):
 def centres(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean features (C, P) of the utterances whose score is above 0, and below; not a number where there are none.
 
-    features: (N, P); labels: (N, C). One product over the training set: exact, and small beside a step.
+    features: (N, P); labels: (N, C). Made anew from the whole training set, so that nothing adds up over the steps.
     """
     above, below = (labels > 0).float(), (labels < 0).float()
     return above.t() @ features / above.sum(0)[:, None], below.t() @ features / below.sum(0)[:, None]

@@ -1,7 +1,7 @@
 """Tensor Fusion Network.
 
 Zadeh et al., "Tensor Fusion Network for Multimodal Sentiment Analysis", EMNLP 2017, https://arxiv.org/abs/1707.07250:
-sub-networks of section 4.1, fusion by the outer product (eq. 1 and 2) of section 4.2, inference network of section 4.3.
+sub-networks of section 4.1, fusion by the outer product of section 4.2, inference network of section 4.3.
 Differs from the paper: the last layer is linear, the paper squashes the score into the label interval.
 Differs from the field's reference package: the text dropout is active (there it is dead), audio and vision are averaged
 over real steps only, and one dropout rate serves all layers. The fused tensor, 1 094 049 numbers for an utterance of
@@ -98,7 +98,7 @@ class TensorFusion(nn.Module):
 
 
 def outer_product(vectors: list[Tensor]) -> Tensor:
-    """(B, H_1), ..., (B, H_n) -> (B, H_1 ... H_n), the index of the last vector running fastest (eq. 2)."""
+    """(B, H_1), ..., (B, H_n) -> (B, H_1 ... H_n), the index of the last vector running fastest."""
     return reduce(lambda x, y: (x[:, :, None] * y[:, None, :]).flatten(1), vectors)
 
 
