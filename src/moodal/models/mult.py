@@ -1,12 +1,12 @@
 """Multimodal Transformer (MulT) for unaligned sequences.
 
 Tsai et al., "Multimodal Transformer for Unaligned Multimodal Language Sequences", ACL 2019,
-https://arxiv.org/abs/1906.00295, section 3: temporal convolutions, positions (appendix A), crossmodal
-transformers, self-attention transformers and the head.
+https://arxiv.org/abs/1906.00295, section 3: temporal convolutions, positions (appendix A), crossmodal transformers,
+self-attention transformers and the head.
 
-As in the paper's code: a layer normalises what it reads and not what it adds to; keys and values are the embedded source at every layer; embeddings are multiplied by the
-root of their width before the positions are added; one layer norm serves query, key and value; a query i sees key j
-where j <= i + |n_keys - n_queries|; the memory of a modality is its last step.
+As in the paper's code: keys and values are the embedded source at every layer; embeddings are multiplied by the root of
+their width before the positions are added; one layer norm serves query, key and value, and what a layer adds to is not
+normed; a query i sees key j where j <= i + |n_keys - n_queries|; the memory of a modality is its last step.
 Differs from the paper's code: convolutions keep every length (zeros beyond both ends of an utterance, so that one
 shorter than the kernel has steps too) and are there even where the width is already right.
 Differs from the field's reference package: sinusoidal positions are there (its published tables had them, today's
