@@ -110,6 +110,43 @@ def test_it_learns_a_label_planted_in_the_features(name: str) -> None:
     assert (predict(model, test).logits.argmax(1) == test.labels).float().mean() > 0.9
 
 
+def without_everywhere(batch: Batch) -> Batch:
+    return batch.without("audio")
+
+
+def without_all_of_one_utterance(batch: Batch) -> Batch:
+    for m in batch.inputs:
+        batch = batch.without(m, torch.arange(len(batch)) == 2)
+    return batch
+
+
+def with_one_modality(batch: Batch) -> Batch:
+    return replace(batch, inputs={"audio": batch.inputs["audio"]})
+
+
+@pytest.mark.parametrize("taken", [without_everywhere, without_all_of_one_utterance, with_one_modality])
+@pytest.mark.parametrize("size", [1, 4])
+def test_it_trains_on_what_is_there_and_twice_to_the_same_bits(
+    name: str, make_batch: MakeBatch, taken: Callable[[Batch], Batch], size: int
+) -> None:
+    """Also in batches of one, and with a first batch that lacks what a later one has."""
+    batch = taken(make_batch(6))
+    if MODELS[name].cls.closed_form or not {MODELS[name].fixed.get("modality", "audio")} <= batch.inputs.keys():
+        pytest.skip("is not trained on this")
+    if (name, size, taken) == ("late_average", 1, without_all_of_one_utterance):
+        pytest.skip("a batch in which nothing is there has nothing that a mean of modalities could learn from")
+    said = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = create_model(name, batch.dims, TASK, **SMALLER.get(name, {}))
+        model.fit_standardisation(batch)
+        history = fit_network(model, batch, batch, TrainingSettings(epochs=2, batch_size=size), seed=0).history
+        said.append((history, predict(model, batch).logits))
+    assert said[0][0] == said[1][0]
+    assert torch.equal(said[0][1], said[1][1])
+    assert torch.isfinite(said[0][1]).all()
+
+
 def test_forward_is_pure(model: FusionModel, make_batch: MakeBatch) -> None:
     batch = make_batch(4)
     before = {m: x.values.clone() for m, x in batch.inputs.items()}
