@@ -12,21 +12,11 @@ import pytest
 
 from moodal.benchmark import grids
 from moodal.benchmark.grids import Grid
-from moodal.benchmark.paper import (
-    COLLAPSED,
-    MODELS_OF,
-    SIMULATED,
-    TABLES,
-    numbers,
-    paper_column,
-    protocol_metrics,
-    recognised,
-    reproduce,
-    score_table,
-    timed,
-    timing_table,
-)
+from moodal.benchmark.paper import SIMULATED, paper_column, recognised, reproduce, timed
 from moodal.benchmark.paper_printing import as_csv, as_json, as_latex, as_markdown, as_text, write_table
+from moodal.benchmark.paper_scores import COLLAPSED, protocol_metrics, score_table
+from moodal.benchmark.paper_table import MISA_TEXT, MODELS_OF, TABLES, numbers
+from moodal.benchmark.paper_times import timing_table
 from moodal.benchmark.results import read_results
 from moodal.cli import main
 from moodal.config import Settings, TrainingSettings
@@ -278,6 +268,17 @@ def test_ratios_are_of_the_means_and_the_papers_are_its_own(tmp_path):
     assert [p.mean for p in made.paper] == [2535.73, 871.0, 95.79]
     line = next(x for x in as_text(made).splitlines() if x.startswith("MulT"))
     assert line.split()[-4:] == ["8.0", "20.0", "2535.73", "26.5"]
+
+
+def test_beside_the_papers_misa_stands_what_ours_reads(tmp_path, runs):
+    one = [timed_run(tmp_path, "misa")]
+    assert MISA_TEXT in timing_table("x", one, "mosei").protocol
+    assert MISA_TEXT not in timing_table("x", one, None).protocol
+    folder = runs(FEELING)
+    folder.add("misa")
+    results = read_results(folder.root)
+    assert MISA_TEXT in score_table("table3", results, "sims", resamples=50).notes
+    assert MISA_TEXT not in score_table("table3", results, None, resamples=50).notes
 
 
 def test_training_again_takes_its_own_epochs(tmp_path):

@@ -13,7 +13,7 @@ from typing import Any
 from moodal.benchmark import grids
 from moodal.benchmark.comparison import Row, better
 from moodal.benchmark.grids import Grid, markdown_text
-from moodal.benchmark.paper import COLUMNS, REFERENCE, TABLES, PaperScore, PaperTable, Ratio
+from moodal.benchmark.paper_table import COLUMNS, REFERENCE, TABLES, PaperScore, PaperTable, Ratio
 from moodal.benchmark.rounding import show, show_p, show_range
 from moodal.files import write_atomic
 
