@@ -187,6 +187,16 @@ def test_parameter_counts_are_the_reference_packages(dims: dict[str, int], optio
     assert sum(p.numel() for p in model.parameters()) == count
 
 
+def test_many_utterances_are_evaluated_a_slice_at_a_time_to_the_same_output() -> None:
+    model, batch = small(), random_batch(130)
+    whole = model.fuse(batch)
+    with torch.inference_mode():
+        sliced = model.fuse(batch)
+    torch.testing.assert_close(sliced.logits, whole.logits.detach())
+    for m in DIMS:
+        torch.testing.assert_close(sliced.embeddings[m], whole.embeddings[m].detach())
+
+
 def test_training_without_dropout_is_evaluation_and_with_it_is_not() -> None:
     batch = random_batch(6, seed=7)
     for options, same in ((NO_DROPOUT, True), ({}, False)):

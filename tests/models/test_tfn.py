@@ -77,7 +77,7 @@ def test_entries_of_the_tensor_are_dropped_each_for_itself() -> None:
 
 
 def test_low_rank_fusion_is_tensor_fusion_with_a_factored_weight() -> None:
-    """Liu et al. 2018, eq. 3 to 9: LMF's factors, multiplied out, are a weight of TFN's linear map."""
+    """Liu et al. 2018: LMF's factors, multiplied out, are a weight of TFN's linear map."""
     dims, out = [3, 2, 4], 2
     low_rank, full = LowRankFusion(3, dims, out, rank=4), TensorFusion(dims, out)
     with torch.no_grad():
