@@ -92,6 +92,8 @@ def test_every_parameter_is_trained_exactly_once(name: str, make_batch: MakeBatc
     without = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
     # M2 is there to be asked by L_rs; without that loss nobody asks it
     unasked = {n for n in without if n.startswith("m2.") and name in ("mre_baseline", "mre_cnce")}
+    # a softmax over modalities does not feel what is added to all of M1's scores: no gradient but by rounding
+    unasked |= {"m1.3.bias"} if name.startswith("mre") else set()
     # Self-MM's modalities learn labels that only its second epoch makes
     unasked |= {n for n in without if n.startswith("heads.") and name == "self_mm"}
     assert not without - unasked
@@ -133,8 +135,6 @@ def test_it_trains_on_what_is_there_and_twice_to_the_same_bits(
     batch = taken(make_batch(6))
     if MODELS[name].cls.closed_form or not {MODELS[name].fixed.get("modality", "audio")} <= batch.inputs.keys():
         pytest.skip("is not trained on this")
-    if (name, size, taken) == ("late_average", 1, without_all_of_one_utterance):
-        pytest.skip("a batch in which nothing is there has nothing that a mean of modalities could learn from")
     said = []
     for _ in range(2):
         torch.manual_seed(0)

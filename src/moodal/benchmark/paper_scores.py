@@ -40,7 +40,7 @@ def score_table(table: str, results: Results, column: str | None, *, resamples: 
         PaperScore(m.name, metric, *(round(x / 100, 6) for x in printed[m.model][column][key]))
         for m in results.models
         for metric, key in zip(shown, ("accuracy", "f1"), strict=True)
-        if column is not None and m.model in printed
+        if column is not None and m.name in printed
     ]
     return PaperTable(
         table,

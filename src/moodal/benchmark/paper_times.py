@@ -36,11 +36,10 @@ def timing_table(dataset: str, runs: Sequence[Run], column: str | None, *, fixed
     titles = {name: _title(found[0]) for name, found in models.items()}
     rows = tuple(row for name, found in models.items() for row in _timing_rows(name, titles[name], found))
     printed = numbers()["table4"]
-    of = {name: found[0].experiment.model for name, found in models.items()}
     theirs = [
-        PaperScore(name, "seconds", printed[model][column]["seconds"], None)
-        for name, model in of.items()
-        if column is not None and model in printed
+        PaperScore(name, "seconds", printed[name][column]["seconds"], None)
+        for name in models
+        if column is not None and name in printed  # a variant is not the paper's model
     ]
     made = PaperTable("table4", dataset, column, TIMED, titles, rows, tuple(theirs))
     return replace(

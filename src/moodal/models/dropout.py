@@ -25,13 +25,18 @@ def keep_mask(x: Tensor, p: float) -> Tensor:
 def kept(count: int, p: float) -> Tensor:
     """(count,) int16, 0 with probability ``p``, else 1."""
     draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
-    # compared in place: the same comparison into bools, and those into floats, costs eight times as much
-    return draws.view(torch.int16)[:count].ge_(round(p * LEVELS) - LEVELS // 2)
+    # compared in place: a comparison into bools, and those into floats, takes several times as long
+    return draws.view(torch.int16)[:count].ge_(_dropped(p) - LEVELS // 2)
 
 
 def kept_scale(p: float) -> float:
     """1 / (1 - p) for the ``p`` that ``kept`` really has."""
-    return LEVELS / (LEVELS - round(p * LEVELS))
+    return LEVELS / (LEVELS - _dropped(p))
+
+
+def _dropped(p: float) -> int:
+    """How many of the ``LEVELS`` a draw can have are dropped: never all, or what is kept would have no scale."""
+    return min(round(p * LEVELS), LEVELS - 1)
 
 
 class Dropout(nn.Module):

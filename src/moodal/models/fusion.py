@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class LowRankFusion(nn.Module):
-    """Tensor fusion with a weight of low rank: prod_m (W_m [h_m; 1]), summed over ranks (MRE eq. 1-2; LMF eq. 9).
+    """Tensor fusion with a weight of low rank: prod_m (W_m [h_m; 1]), summed over ranks (MRE eq. 1-2).
 
     Liu et al., ACL 2018, https://arxiv.org/abs/1806.00064. (B, M, H), or a list of (B, H_m), -> (B, C).
     ``additive_start``: the part of each factor that meets the appended 1 starts at 1, and the rank weights at 1 / R.

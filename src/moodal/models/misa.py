@@ -31,7 +31,6 @@ from moodal.types import InputError, Task
 HEADS = 2
 FEED_FORWARD = 2048
 MOMENTS = 5
-AT_ONCE = 64  # utterances
 
 
 class MISA(FusionModel):
@@ -135,8 +134,6 @@ class StackedBiLSTM(nn.Module):
         self.ahead2, self.back2 = LSTM(2 * dim, dim), LSTM(2 * dim, dim)
 
     def forward(self, x: Ragged) -> Tensor:
-        if len(x) > AT_ONCE and not torch.is_grad_enabled():  # evaluation takes more utterances than fit in the cache
-            return torch.cat([self(x.select(rows)) for rows in torch.split(torch.arange(len(x)), AT_ONCE)])
         ahead, back = self.ahead.states(x), self.back.states(x, reverse=True)
         y = Ragged(self.norm(torch.cat([ahead.hidden, back.hidden], dim=1)), x.lengths)
         ahead2, back2 = self.ahead2.states(y), self.back2.states(y, reverse=True)

@@ -39,7 +39,7 @@ class MRE(FusionModel):
         *,
         hidden: int = 64,
         layers: int = 3,
-        rank: int = 16,
+        rank: int = 4,
         dropout: float = 0.3,
         w_rs: float = 0.3,
         w_cnce: float = 0.1,

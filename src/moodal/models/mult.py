@@ -30,8 +30,6 @@ from moodal.models.base import FusionModel, Output
 from moodal.models.dropout import Dropout
 from moodal.types import InputError, Task
 
-AT_ONCE = 64  # utterances
-
 
 class MulT(FusionModel):
     """Every modality attends to every other, directed crossmodal transformers; the memories' last steps are classified.
@@ -100,10 +98,6 @@ class MulT(FusionModel):
         self.head = nn.Linear(width, task.num_outputs)
 
     def fuse(self, batch: Batch) -> Output:
-        if len(batch) > AT_ONCE and not torch.is_grad_enabled():  # evaluation takes more than fit in the cache
-            parts = [self.fuse(batch.select(rows)) for rows in torch.split(torch.arange(len(batch)), AT_ONCE)]
-            memories = {m: torch.cat([p.embeddings[m] for p in parts]) for m in self.modalities}
-            return Output(torch.cat([p.logits for p in parts]), memories)
         x = {m: self.convolutions[m](self._input(m, batch.inputs[m])) for m in self.modalities}
         embedded = {m: self.embed(x[m]) for m in self.modalities}
         memories = {m: self._memory(m, x, embedded) for m in self.modalities}  # (B, (M - 1) H) each

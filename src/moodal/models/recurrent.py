@@ -155,7 +155,7 @@ class _Recurrence(torch.autograd.Function):
     def backward(
         ctx: Any, grad_last: Tensor | None, grad_states: Tensor | None, grad_cells: Tensor | None
     ) -> tuple[Tensor | None, Tensor, Tensor, Tensor, None]:
-        # over hundreds of steps gradients fade to numbers under 1e-38, which cost a processor a hundred times the rest
+        # over hundreds of steps gradients fade to numbers under 1e-38, with which a processor is many times slower
         with _tiny_as_zero():
             return _Recurrence._backward(ctx, grad_last, grad_states, grad_cells)
 

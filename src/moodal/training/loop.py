@@ -27,7 +27,7 @@ from moodal.models import FusionModel, Output
 from moodal.types import InputError, WorkError
 
 CHECKPOINT_EVERY_S = 5.0
-EVALUATION_BATCH = 512
+EVALUATION_BATCH = 64  # as in training: more takes more memory than a step of training does
 Progress = Callable[[int, int, float], None]  # epoch, epochs at most, valid score
 
 

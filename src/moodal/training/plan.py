@@ -132,6 +132,8 @@ def check_experiments(data: Dataset, experiments: Sequence[Experiment]) -> None:
             raise InputError(f"{e.name}: {error}") from error
         if data.task.classes and e.training.select == "loss":
             raise InputError("select=loss is for scores; for classes choose nll, accuracy or f1_macro")
+        if not data.task.classes and e.training.label_smoothing:
+            raise InputError("label_smoothing is for classes; scores have none to smooth, so leave it out")
 
 
 def benchmark_facts(data: Dataset, leaks: Sequence[str] = ()) -> dict[str, Any]:
