@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=3, help="how often ours and theirs take turns")
+    parser.add_argument("--rounds", type=int, default=2, help="how often ours and theirs take turns")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a child: model name

@@ -33,10 +33,16 @@ class LowRankFusion(nn.Module):
 
     def forward(self, h: Tensor | list[Tensor]) -> Tensor:
         rows = list(h.unbind(1)) if isinstance(h, Tensor) else h
-        z = [append_one(x) @ w for x, w in zip(rows, self.factors, strict=True)]  # (R, B, C) each
-        product = reduce(torch.mul, z)
-        out: Tensor = (self.weights.view(-1, 1, 1) * product).sum(0) + self.bias
+        z = [self._mapped(x, w) for x, w in zip(rows, self.factors, strict=True)]
+        product = reduce(torch.mul, z).view(len(rows[0]), *self.factors[0].shape[::2])  # (B, R, C)
+        out: Tensor = (self.weights.view(1, -1, 1) * product).sum(1) + self.bias
         return out
+
+    @staticmethod
+    def _mapped(x: Tensor, factor: Tensor) -> Tensor:
+        """(B, H), (R, H + 1, C) -> (B, R C): all ranks in one product; what meets the appended 1 is its bias."""
+        weight = factor.transpose(0, 1).flatten(1)  # (H + 1, R C)
+        return torch.addmm(weight[-1], x, weight[:-1])
 
 
 def append_one(x: Tensor) -> Tensor:

@@ -144,19 +144,19 @@ def contrastive_semantic_loss(bag: Tensor, classes: Tensor, present: Tensor, tem
     unit = F.normalize(bag, dim=-1, eps=1e-6)  # a zero vector has no direction: without eps its gradient is NaN
     ordered = list(permutations(range(bag.shape[1]), 2))
     first, second = (torch.tensor(side) for side in zip(*ordered, strict=True))
-    rows = unit.transpose(0, 1)  # (M, B, H)
-    similarity = rows[first] @ rows[second].transpose(1, 2) / temperature  # (pairs, B, B)
-    there = present.t()[first][:, :, None] & present.t()[second][:, None, :]
-    p = masked_softmax(similarity, there).clamp(1e-6, 1 - 1e-6)  # both logarithms stay finite
-    same = classes[:, None] == classes[None, :]  # (B, B)
-    with torch.no_grad():  # the weight of each pair: one over how many there are of its kind
-        weight = _share(same & there) + _share(~same & there)
-    return -(torch.where(same, p, 1 - p).log() * weight).sum()
-
-
-def _share(keep: Tensor) -> Tensor:
-    """(pairs, B, B) bool -> 1 / count of each (B, B) where True, else 0."""
-    return keep / keep.sum((1, 2), keepdim=True).clamp(min=1)
+    rows, there = unit.transpose(0, 1), present.t().to(bag.dtype)  # (M, B, H), (M, B)
+    row, column = there[first], there[second]  # (pairs, B)
+    absent = (1 - column)[:, None] * torch.finfo(bag.dtype).min
+    of_first, of_second = (rows / temperature).index_select(0, first), rows.index_select(0, second)
+    p = torch.softmax(torch.baddbmm(absent, of_first, of_second.transpose(1, 2)), dim=-1)  # (pairs, B, B)
+    same = (classes[:, None] == classes[None, :]).to(bag.dtype)  # (B, B)
+    likelihood = torch.addcmul(1 - same, p, 2 * same - 1)  # P where it is positive, 1 - P where it is negative
+    with torch.no_grad():  # (pairs, B, B) one over how many pairs there are of a kind; 0 where one is missing
+        positives = ((row @ same) * column).sum(1)
+        negatives = row.sum(1) * column.sum(1) - positives
+        one, other = (1 / n.clamp(min=1)[:, None, None] for n in (positives, negatives))
+        weight = torch.addcmul(other, same, one - other) * row[:, :, None] * column[:, None]
+    return -torch.dot(likelihood.clamp(min=1e-6).log().flatten(), weight.flatten())  # the clamp keeps it finite
 
 
 def _errors(logits: Tensor, labels: Tensor) -> Tensor:

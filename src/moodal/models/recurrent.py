@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from moodal.batch import Ragged
 
 BLOCK = 1 << 17  # numbers
+SIGMOID_BACKWARD = torch.ops.aten.sigmoid_backward.grad_input  # one pass over memory where the formula needs three
+TANH_BACKWARD = torch.ops.aten.tanh_backward.grad_input
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,20 @@ class Packing:
         alive = step < lengths  # (T, B)
         rows = x.starts[order] + (lengths - 1 - step if reverse else step)
         return cls(rows[alive], tuple(alive.sum(1).tolist()), order)
+
+    @property
+    def before(self) -> Tensor:
+        """(S - B',) for each packed step after the first of its utterance, the place of the one before it."""
+        sizes = torch.tensor(self.sizes)
+        return torch.arange(self.sizes[0], int(sizes.sum())) - torch.repeat_interleave(sizes[:-1], sizes[1:])
+
+    @property
+    def ends(self) -> Tensor:
+        """(B',) the packed place of each utterance's last step in this direction, longest utterance first."""
+        alive = torch.tensor([*self.sizes, 0])
+        steps = torch.repeat_interleave(torch.arange(len(self.sizes)), alive[:-1] - alive[1:]).flip(0)  # shortest last
+        starts = torch.tensor(self.starts)
+        return starts[steps] + torch.arange(len(steps))
 
     @property
     def starts(self) -> list[int]:
@@ -123,13 +139,13 @@ class _Recurrence(torch.autograd.Function):
         else:
             act = torch.addmm(bias, x, weight_ih.t()).index_select(0, packing.rows)
         cell, state = (act.new_empty(len(act), hidden) for _ in range(2))
-        squashed, last = (act.new_empty(sizes[0], hidden) for _ in range(2))
+        squashed = act.new_empty(sizes[0], hidden)
         weight_t = weight_hh.t().contiguous()  # the product of a step reads it faster so
         # all views of all steps are cut at once: cutting them inside the loop costs as much as the arithmetic
         steps = [torch.split(x, list(sizes)) for x in (act, cell, state)]
         parts = [torch.split(x, list(sizes)) for x in torch.split(act, hidden, dim=1)]
         input_forget = torch.split(act[:, : 2 * hidden], list(sizes))
-        before_h = before_c = last
+        before_h = before_c = squashed
         for t, (n, a, c, h, i, f, g, o, i_f) in enumerate(zip(sizes, *steps, *parts, input_forget, strict=True)):
             if t:
                 a.addmm_(_first(before_h, n), weight_t)
@@ -142,10 +158,8 @@ class _Recurrence(torch.autograd.Function):
             squash = _first(squashed, n)
             torch.tanh(c, out=squash)
             torch.mul(o, squash, out=h)
-            ending = sizes[t + 1] if t + 1 < len(sizes) else 0
-            if ending < n:
-                last[ending:n] = h[ending:]
             before_h, before_c = h, c
+        last = state.index_select(0, packing.ends)
         ctx.save_for_backward(x, weight_ih, weight_hh, act, cell, state)
         ctx.packing = packing
         ctx.set_materialize_grads(False)
@@ -166,8 +180,7 @@ class _Recurrence(torch.autograd.Function):
         x, weight_ih, weight_hh, act, cell, state = ctx.saved_tensors
         packing: Packing = ctx.packing
         hidden, starts, sizes = weight_hh.shape[1], packing.starts, packing.sizes
-        earlier = [torch.arange(starts[t - 1], starts[t - 1] + n) for t, n in enumerate(sizes) if t]
-        before = torch.cat(earlier or [torch.arange(0)])  # of each step but the first ones, the step before
+        before = packing.before
         grad_gates = torch.empty_like(act)
         grad_cell = act.new_zeros(sizes[0], hidden)
         grad_state = torch.zeros_like(grad_cell) if grad_last is None else grad_last.clone()
@@ -214,8 +227,14 @@ def _local_gradients(
     earlier = cells.index_select(0, before[max(0, offset) : max(0, offset + len(act))])
     if offset < 0:
         earlier = torch.cat([cells.new_zeros(len(act) - len(earlier), cell.shape[1]), earlier])
-    from_cell = torch.stack([g * (i - i * i), earlier * (f - f * f), i * (1 - g * g)], dim=1)
-    return from_cell, squashed * (o - o * o), o * (1 - squashed * squashed), f
+    from_cell = act.new_empty(len(act), 3, cell.shape[1])
+    SIGMOID_BACKWARD(g, i, grad_input=from_cell[:, 0])  # g i (1 - i), written where it belongs
+    SIGMOID_BACKWARD(earlier, f, grad_input=from_cell[:, 1])
+    TANH_BACKWARD(i, g, grad_input=from_cell[:, 2])  # i (1 - g g)
+    from_state, through = torch.empty_like(cell), torch.empty_like(cell)
+    SIGMOID_BACKWARD(squashed, o, grad_input=from_state)
+    TANH_BACKWARD(o, squashed, grad_input=through)
+    return from_cell, from_state, through, f
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,7 @@ def _train_epoch(
     torch.manual_seed(random_seed(*source))
     model.train()
     totals: dict[str, float] = {}
-    cuts = batches(len(train), settings.batch_size)
+    cuts, parameters = batches(len(train), settings.batch_size), list(model.parameters())
     for number, rows in enumerate(cuts, start=1):
         batch = train.select(rows)
         output = model.fuse(batch)
@@ -158,7 +158,7 @@ def _train_epoch(
             )
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+        _clip(parameters, settings.clip_norm)
         optimizer.step()
         model.after_step(output, batch, source[2])
         if average is not None:
@@ -166,6 +166,14 @@ def _train_epoch(
         for k, v in values.items():
             totals[k] = totals.get(k, 0.0) + v / len(cuts)
     return totals
+
+
+def _clip(parameters: Sequence[Tensor], limit: float) -> None:
+    """Shorten all gradients together to ``limit``; where they are shorter already, nothing is touched."""
+    gradients: Sequence[Tensor] = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+    if norm > limit:
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm, foreach=True)
 
 
 @torch.no_grad()
