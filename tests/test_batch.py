@@ -217,3 +217,16 @@ def test_aligned_gives_every_modality_the_steps_of_the_text() -> None:
     }
     again = out.aligned()
     assert all(torch.equal(again.inputs[m].values, x.values) for m, x in out.inputs.items())
+
+
+def test_a_selection_is_copied_once_and_in_the_order_that_is_asked() -> None:
+    x = Ragged(torch.arange(12.0).view(6, 2), torch.tensor([3, 0, 2, 1]))
+    chosen = x.select(torch.tensor([2, 0]))
+    order = torch.tensor([4, 0, 2])
+    before = chosen.take(order)
+    assert torch.equal(chosen.values, x.values[[3, 4, 0, 1, 2]])
+    assert torch.equal(before, chosen.values[order])
+    assert torch.equal(chosen.take(order), before)
+    assert (chosen.dim, len(chosen), chosen.lengths.tolist()) == (2, 2, [2, 3])
+    again = chosen.select(torch.tensor([1, 1]))  # a selection of a selection
+    assert torch.equal(again.values, x.values[[0, 1, 2, 0, 1, 2]])

@@ -49,11 +49,15 @@ class Ragged:
         return torch.repeat_interleave(self.lengths)
 
     def select(self, index: Tensor) -> Ragged:
-        """The utterances at ``index`` (n,), in that order."""
+        """The utterances at ``index`` (n,), in that order; their steps are copied when they are first looked at."""
         lengths = self.lengths[index]
         if len(self.values) == len(self) and bool((self.lengths == 1).all()):
-            return Ragged(self.values.index_select(0, index), lengths)
-        return Ragged(self.values.index_select(0, _ranges(self.starts[index], lengths)), lengths)
+            return _Selected(self.values, index, lengths)
+        return _Selected(self.values, _ranges(self.starts[index], lengths), lengths)
+
+    def take(self, rows: Tensor) -> Tensor:
+        """(n, D) the steps at ``rows``; of a selection, copied from where they came from, once and in this order."""
+        return self.values.index_select(0, rows)
 
     def mean(self) -> Tensor:
         """(B, D) mean over real steps; zeros where there are none."""
@@ -108,6 +112,30 @@ class Ragged:
         """One step per utterance. x: (B, D); present: (B,) bool, absent ones get length 0."""
         present = torch.ones(len(x), dtype=torch.bool) if present is None else present
         return cls(x[present], present.long())
+
+
+class _Selected(Ragged):
+    """Steps chosen from others, and not yet copied: what reads them in another order copies them in that order."""
+
+    def __init__(self, source: Tensor, rows: Tensor, lengths: Tensor) -> None:
+        object.__setattr__(self, "_source", source)
+        object.__setattr__(self, "_rows", rows)
+        object.__setattr__(self, "lengths", lengths)
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name != "values":
+            raise AttributeError(name)
+        values: Tensor = self._source.index_select(0, self._rows)
+        object.__setattr__(self, "values", values)
+        return values
+
+    def take(self, rows: Tensor) -> Tensor:
+        copied = self.__dict__.get("values")
+        return self._source.index_select(0, self._rows[rows]) if copied is None else copied.index_select(0, rows)
+
+    @property
+    def dim(self) -> int:
+        return self._source.shape[1]
 
 
 def _ranges(starts: Tensor, counts: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ class LSTM(nn.Module):
             return (x.values.new_zeros(0, self.weight_hh.shape[1]),) * 3
         bias = self.bias_ih + self.bias_hh
         out: tuple[Tensor, Tensor, Tensor] = _Recurrence.apply(  # type: ignore[no-untyped-call]
-            x.values, self.weight_ih, self.weight_hh, bias, packing
+            x.take(packing.rows), self.weight_ih, self.weight_hh, bias, packing
         )
         return out
 
@@ -126,18 +126,15 @@ class LSTM(nn.Module):
 
 
 class _Recurrence(torch.autograd.Function):
-    """Steps (S, D) in the utterances' order -> last hidden states (B', H), longest sequence first, and all hidden
-    states and cells (S, H) in packed order. Whichever is narrower is put in packed order: steps or gates (S, 4H)."""
+    """Steps (S, D) in packed order -> last hidden states (B', H), longest sequence first, and all hidden states and
+    cells (S, H), in packed order too."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, packing: Packing
     ) -> tuple[Tensor, Tensor, Tensor]:
         hidden, sizes = weight_hh.shape[1], packing.sizes
-        if _narrow(weight_ih):
-            act = torch.addmm(bias, x.index_select(0, packing.rows), weight_ih.t())
-        else:
-            act = torch.addmm(bias, x, weight_ih.t()).index_select(0, packing.rows)
+        act = torch.addmm(bias, x, weight_ih.t())
         cell, state = (act.new_empty(len(act), hidden) for _ in range(2))
         squashed = act.new_empty(sizes[0], hidden)
         weight_t = weight_hh.t().contiguous()  # the product of a step reads it faster so
@@ -205,15 +202,8 @@ class _Recurrence(torch.autograd.Function):
                 if first + t:
                     torch.mm(out, weight_hh, out=ds)
         grad_hh = grad_gates[sizes[0] :].t() @ state.index_select(0, before)
-        narrow = _narrow(weight_ih)
-        if not narrow:
-            grad_gates = _unpacked(grad_gates, packing.rows)
-        grad_bias = grad_gates.sum(0)
-        grad_ih = grad_gates.t() @ (x.index_select(0, packing.rows) if narrow else x)
         grad_x = grad_gates @ weight_ih if ctx.needs_input_grad[0] else None
-        if grad_x is not None and narrow:
-            grad_x = _unpacked(grad_x, packing.rows)
-        return grad_x, grad_ih, grad_hh, grad_bias, None
+        return grad_x, grad_gates.t() @ x, grad_hh, grad_gates.sum(0), None
 
 
 def _local_gradients(
@@ -262,10 +252,6 @@ def _blocks(sizes: tuple[int, ...], hidden: int) -> list[tuple[int, int]]:
 def _unpacked(x: Tensor, rows: Tensor) -> Tensor:
     """Packed rows back where the steps stood."""
     return torch.empty_like(x).index_copy_(0, rows, x)
-
-
-def _narrow(weight_ih: Tensor) -> bool:
-    return weight_ih.shape[1] < weight_ih.shape[0]
 
 
 def _first(x: Tensor, n: int) -> Tensor:
