@@ -410,7 +410,7 @@ def test_a_file_replaces_single_lines(tmp_path):
         ("[space.mre]\nrank = 2", "the space of rank is .* got 2"),
         ("[space.mre]\nrank = {low = 2}", "the space of rank is .* or .*choices"),
         ("[space.mre]\nrank = {choices = []}", "the space of rank is"),
-        ("[space.mre]\nrank = {choices = [2.5]}", "rank needs a value like 16, got 2.5"),
+        ("[space.mre]\nrank = {choices = [2.5]}", "rank needs a value like 4, got 2.5"),
         ("[space.mre]\nrank = {low = 4, high = 2}", "needs low < high, got 4 and 2"),
         ("[space.mre]\nw_rs = {low = 0, high = 1, log = true}", "needs 0 < low < high for a logarithmic scale"),
         ("[space.mre]\nw_rs = {low = 0, high = 1, log = 2}", "the space of w_rs is"),
