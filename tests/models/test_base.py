@@ -90,3 +90,15 @@ def test_standardising_does_not_depend_on_scale_or_offset_of_the_features(how: s
         out.append(model.prepare(b).inputs["audio"].values)
     torch.testing.assert_close(out[0], out[1], atol=2e-3, rtol=0)
     torch.testing.assert_close(out[0], out[2], atol=2e-3, rtol=0)
+
+
+def test_a_modality_with_too_few_rows_to_whiten_is_scaled() -> None:
+    wide = Ragged.from_rows(torch.randn(30, 16, generator=torch.Generator().manual_seed(0)) * 5)
+    batch = Batch({"audio": wide}, torch.arange(30) % 2)
+    prepared = []
+    for how in STANDARDISATIONS:
+        model = create_model("lf_dnn", batch.dims, TASK, standardise=how)
+        model.fit_standardisation(batch)
+        prepared.append(model.prepare(batch).inputs["audio"].values)
+    torch.testing.assert_close(prepared[1], prepared[0])
+    torch.testing.assert_close(prepared[2], prepared[0])

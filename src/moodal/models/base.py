@@ -19,6 +19,7 @@ POOLINGS: dict[str, tuple[Callable[[Ragged], Tensor], ...]] = {
     "mean_std": (Ragged.mean, Ragged.std),
 }
 STANDARDISATIONS = ("scale", "whiten", "whiten_within")
+ROWS_PER_FEATURE = 2  # with fewer, whitening makes directions of mere noise as large as all others
 
 
 @dataclass(frozen=True)
@@ -171,9 +172,10 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 def _whitening(x: Tensor, mean: Tensor, deviation: Tensor, labels: Tensor | None) -> Tensor:
     """(D, D) W with (x - mean) W uncorrelated: the inverse root of the shrunk covariance of the scaled columns.
 
-    ``labels`` (n,): uncorrelated within the classes, around each class's own mean.
+    ``labels`` (n,): uncorrelated within the classes, around each class's own mean. With too few rows to tell
+    correlation from chance: scaled only.
     """
-    if len(x) < 2:
+    if len(x) < ROWS_PER_FEATURE * x.shape[1]:
         return torch.diag(1 / deviation)
     from sklearn.covariance import ledoit_wolf
 
