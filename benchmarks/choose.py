@@ -11,18 +11,19 @@ from both, is scored.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from moodal import metrics
-from moodal.config import split_settings
+from moodal.config import parse_assignments, split_settings
 from moodal.data.store import Dataset, read_dataset
 from moodal.models import FusionModel, create_model, options_of
 from moodal.training.loop import fit_network, predict, random_seed
+from moodal.training.processes import training_numerics
 from moodal.training.runs import load, split_rows
 
 SEED = 100
@@ -35,7 +36,6 @@ def main() -> None:
     parser.add_argument("--try", dest="tries", action="append", default=None, metavar="'KEY=VALUE ...'")
     parser.add_argument("--refit", action="store_true")
     asked = parser.parse_args()
-    torch.set_num_threads(1)
     sets = [read_dataset(f) for f in asked.folders]
     for text in asked.tries or [""]:
         scores = [
@@ -63,19 +63,22 @@ def refit(name: str, text: str, data: Dataset, fold: int) -> tuple[float, float,
     train = rows["train"][~torch.isin(rows["train"], held_out)]
     _, epochs = fit(name, text, data, train, rows["valid"])
     both = torch.cat([train, rows["valid"]])
-    model, _ = fit(name, f"{text} epochs={max(1, epochs)}", data, both, None)
+    model, _ = fit(name, text, data, both, None, max(1, epochs))
     return score(model, epochs, data, held_out)
 
 
-def fit(name: str, text: str, data: Dataset, rows: Tensor, valid: Tensor | None) -> tuple[FusionModel, int]:
+def fit(
+    name: str, text: str, data: Dataset, rows: Tensor, valid: Tensor | None, epochs: int | None = None
+) -> tuple[FusionModel, int]:
     """A model fitted on ``rows``, and its best epoch on ``valid`` or, without, its last."""
-    options, settings = split_settings(dict(item.split("=") for item in text.split()), options_of(name))
+    options, settings = split_settings(parse_assignments(text.split()), options_of(name))
+    settings = settings if epochs is None else replace(settings, epochs=epochs)
     torch.manual_seed(random_seed(SEED, "weights"))
     model = create_model(name, data.dims, data.task, **options)
     batch = load(data, model)
     train = batch.select(rows)
     model.fit_standardisation(train)
-    with threadpool_limits(1):
+    with training_numerics(1):
         if model.closed_form:
             model.fit(train, SEED)
             return model, 0

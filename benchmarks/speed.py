@@ -94,16 +94,13 @@ def run_peer(python: str, pickle: str, model: str, threads: int, epochs: int) ->
 
 def measure(model_name: str, data: Path, threads: int, epochs: int) -> dict[str, Any]:
     """Train ``model_name`` for some epochs; seconds of each, the products' operations, the machine's peak, memory."""
-    import torch
-
     from moodal.config import TrainingSettings
     from moodal.data.store import read_dataset
     from moodal.models import create_model
     from moodal.training.loop import fit_network
+    from moodal.training.processes import training_numerics
     from moodal.training.runs import load, split_rows
 
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
     began = time.perf_counter()
     task = "regression" if model_name in SCORES else "classification"
     dataset = read_dataset(data, verify=False, task=task)
@@ -114,7 +111,8 @@ def measure(model_name: str, data: Path, threads: int, epochs: int) -> dict[str,
     train = model.prepare(train)
     warm = model_name not in SLOW
     settings = TrainingSettings(epochs=epochs + warm, batch_size=BATCH, threads=threads)
-    fitted = fit_network(model, train, None, settings, seed=0)
+    with training_numerics(threads):
+        fitted = fit_network(model, train, None, settings, seed=0)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     found = {
         "epoch_s": float(np.median(fitted.epoch_seconds[warm:])),
@@ -124,7 +122,8 @@ def measure(model_name: str, data: Path, threads: int, epochs: int) -> dict[str,
     }
     if model_name in ("mre", "lmf"):
         steps = int(train.inputs["text"].lengths.sum())
-        found |= {"products": products(model, steps, len(train)), "peak_flops": matrix_peak()}
+        with training_numerics(threads):
+            found |= {"products": products(model, steps, len(train)), "peak_flops": matrix_peak()}
     return found
 
 
@@ -185,8 +184,11 @@ def make_data(folder: Path) -> None:
             lengths = rng.integers(longest // 4, longest + 1, len(ids))
             clips = (rng.standard_normal((n, dim), dtype=np.float32) for n in lengths)
             out.write_features(FeatureSpec("random", "1", m, dim), ids, clips)
-        rows = [Utterance(id=i, split=s, label=names[k % 3]) for k, (i, s) in enumerate(zip(ids, splits, strict=True))]
-        out.finish(rows, Task(names), name="sims-shaped")
+        rows = [
+            Utterance(id=i, split=s, label=names[k % 3], score=k % 3 - 1.0)
+            for k, (i, s) in enumerate(zip(ids, splits, strict=True))
+        ]
+        out.finish(rows, Task(names, -1.0, 1.0), name="sims-shaped")
 
 
 def moodal(*arguments: object) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moodal.benchmark.printing import latex_text
-
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -58,6 +56,7 @@ def as_latex(grid: Grid, caption: str) -> str:
 
 
 def markdown_text(text: str) -> str:
+    """``text`` with every sign that has a meaning in Markdown escaped."""
     for sign in "\\|*_<>`[]":
         text = text.replace(sign, f"\\{sign}")
     return text
@@ -65,3 +64,27 @@ def markdown_text(text: str) -> str:
 
 def _is_number(grid: Grid, column: int) -> bool:
     return 0 < column < len(grid.header) - grid.words
+
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "†": r"$\dagger$",
+}
+
+
+def latex_text(text: str) -> str:
+    """``text`` with every character that LaTeX would take as a command made plain."""
+    return "".join(LATEX.get(sign, sign) for sign in text)

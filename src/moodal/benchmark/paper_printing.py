@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from moodal.benchmark import grids
-from moodal.benchmark.comparison import Row, better
+from moodal.benchmark.comparison import Row
 from moodal.benchmark.grids import Grid, markdown_text
 from moodal.benchmark.paper_table import COLUMNS, REFERENCE, TABLES, PaperScore, PaperTable, Ratio
-from moodal.benchmark.rounding import show, show_p, show_range
+from moodal.benchmark.printing import CONTRAST_COLUMNS, contrast_cells
+from moodal.benchmark.rounding import show, show_range
 from moodal.files import write_atomic
 
 WORDS = ("accuracy", "F1")
-SHOWN = {1: "better", -1: "worse", 0: "no difference"}
 
 
 def caption(t: PaperTable) -> str:
@@ -128,20 +128,8 @@ def _printed(score: PaperScore | None) -> str:
 
 
 def _difference_grid(t: PaperTable) -> Grid:
-    header = ["difference on test, ours", "accuracy", "[95 %]", "p", "p_holm", "shown"]
-    rows = [
-        [
-            f"{t.titles[c.model]} − {t.titles[c.against]}",
-            show(c.difference, c.metric, sign=True),
-            show_range(c.low, c.high, c.metric, sign=True),
-            show_p(c.p),
-            "" if c.p_holm is None else show_p(c.p_holm),
-            SHOWN[better(c)],
-        ]
-        for c in t.paired
-        if c.metric == t.shown[0]
-    ]
-    return Grid(header, rows, words=1)
+    header = ["difference on test, ours", "accuracy", *CONTRAST_COLUMNS]
+    return Grid(header, [contrast_cells(c, t.titles) for c in t.paired if c.metric == t.shown[0]], words=1)
 
 
 def _timing_grid(t: PaperTable) -> Grid:

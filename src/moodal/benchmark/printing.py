@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from moodal.benchmark.comparison import Comparison, Contrast, better, share_of_gap, yardstick_contrasts
+from moodal.benchmark.grids import latex_text, markdown_text
 from moodal.benchmark.rounding import PLAIN_UNITS, show, show_p, show_range, show_share
 from moodal.metrics import DESCRIPTIONS, HIGHER_IS_BETTER
 
@@ -170,23 +171,24 @@ def _aligned(header: Sequence[str], body: Sequence[tuple[str, Sequence[str]]]) -
 
 
 def _contrast_grid(c: Comparison, contrasts: Sequence[Contrast]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    header = ["difference on test", f"{c.main}", "[95 %]", "p", "p_holm", "shown"]
+    header = ["difference on test", f"{c.main}", *CONTRAST_COLUMNS]
+    return header, [(x.family, contrast_cells(x, c.titles)) for x in contrasts]
+
+
+CONTRAST_COLUMNS = ("[95 %]", "p", "p_holm", "shown")
+
+
+def contrast_cells(x: Contrast, titles: Mapping[str, str]) -> list[str]:
+    """Who against whom, the difference, and ``CONTRAST_COLUMNS``."""
     words = {1: "better", -1: "worse", 0: "no difference"}
-    body = [
-        (
-            x.family,
-            [
-                f"{c.titles[x.model]} − {c.titles[x.against]}",
-                show(x.difference, x.metric, sign=True),
-                show_range(x.low, x.high, x.metric, sign=True),
-                show_p(x.p),
-                "" if x.p_holm is None else show_p(x.p_holm),
-                words[better(x)],
-            ],
-        )
-        for x in contrasts
+    return [
+        f"{titles[x.model]} − {titles[x.against]}",
+        show(x.difference, x.metric, sign=True),
+        show_range(x.low, x.high, x.metric, sign=True),
+        show_p(x.p),
+        "" if x.p_holm is None else show_p(x.p_holm),
+        words[better(x)],
     ]
-    return header, body
 
 
 def relevance_grid(c: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -205,7 +207,7 @@ def as_markdown(c: Comparison) -> str:
     lines = []
     for line in printed_lines(c):
         cells = [_markdown_cell(cell, i == 0) for i, cell in enumerate(line.cells)]
-        title = _markdown_text(line.title) + (" (control)" if line.part == "control" else "")
+        title = markdown_text(line.title) + (" (control)" if line.part == "control" else "")
         title += " †" if line.flagged else ""
         lines.append([f"*{title}*" if line.part == "limit" else title, *cells])
     blocks = [f"{_caption(c)}.", _markdown_table(header, lines), *(f"{s}." for s in _legend(c, "**bold**", "†"))]
@@ -215,7 +217,7 @@ def as_markdown(c: Comparison) -> str:
         blocks.append(_markdown_table(*_escaped(names, [cells for _, cells in body]), words=1))
     if c.relevance:
         blocks += [_markdown_table(*_escaped(*relevance_grid(c))), RELEVANCE_NOTE]
-    said = [_markdown_text(" ".join(c.verdict)), "\n".join(f"- {_markdown_text(s)}" for s in (*c.protocol, *c.notes))]
+    said = [markdown_text(" ".join(c.verdict)), "\n".join(f"- {markdown_text(s)}" for s in (*c.protocol, *c.notes))]
     return "\n\n".join([said[0], *blocks, said[1]]) + "\n"
 
 
@@ -226,7 +228,7 @@ def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, wor
 
 
 def _escaped(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
-    return [_markdown_text(x) for x in header], [[_markdown_text(x) for x in cells] for cells in rows]
+    return [markdown_text(x) for x in header], [[markdown_text(x) for x in cells] for cells in rows]
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
@@ -236,36 +238,6 @@ def _markdown_row(cells: Sequence[str]) -> str:
 def _markdown_cell(cell: Cell, with_interval: bool) -> str:
     text = f"**{cell.text}**" if cell.best else cell.text
     return f"{text} {cell.interval}".strip() if with_interval else text
-
-
-def _markdown_text(text: str) -> str:
-    for sign in "\\|*_<>`[]":
-        text = text.replace(sign, f"\\{sign}")
-    return text
-
-
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "±": r"$\pm$",
-    "−": r"$-$",
-    "†": r"$\dagger$",
-}
-
-
-def latex_text(text: str) -> str:
-    """``text`` with every character that LaTeX would take as a command made plain."""
-    return "".join(LATEX.get(sign, sign) for sign in text)
 
 
 def as_latex(c: Comparison) -> str:

@@ -9,8 +9,6 @@ element-wise operations in place (`make bench`: docs/benchmarks.md).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -166,14 +164,6 @@ class _Recurrence(torch.autograd.Function):
     def backward(
         ctx: Any, grad_last: Tensor | None, grad_states: Tensor | None, grad_cells: Tensor | None
     ) -> tuple[Tensor | None, Tensor, Tensor, Tensor, None]:
-        # over hundreds of steps gradients fade to numbers under 1e-38, with which a processor is many times slower
-        with _tiny_as_zero():
-            return _Recurrence._backward(ctx, grad_last, grad_states, grad_cells)
-
-    @staticmethod
-    def _backward(
-        ctx: Any, grad_last: Tensor | None, grad_states: Tensor | None, grad_cells: Tensor | None
-    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor, None]:
         x, weight_ih, weight_hh, act, cell, state = ctx.saved_tensors
         packing: Packing = ctx.packing
         hidden, starts, sizes = weight_hh.shape[1], packing.starts, packing.sizes
@@ -225,17 +215,6 @@ def _local_gradients(
     SIGMOID_BACKWARD(squashed, o, grad_input=from_state)
     TANH_BACKWARD(o, squashed, grad_input=through)
     return from_cell, from_state, through, f
-
-
-@contextmanager
-def _tiny_as_zero() -> Iterator[None]:
-    """Numbers too small for full precision count as 0 (on processors that can), then as they did before."""
-    before = not bool(torch.full((), torch.finfo(torch.float32).tiny) / 2)
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(before)
 
 
 def _blocks(sizes: tuple[int, ...], hidden: int) -> list[tuple[int, int]]:

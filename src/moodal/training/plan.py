@@ -140,24 +140,34 @@ def benchmark_facts(data: Dataset, leaks: Sequence[str] = ()) -> dict[str, Any]:
     """What tables need to know of the data set; ``leaks`` are further notes."""
     notes = list(data.info.get("notes", []))
     return {
-        "name": data.name,
-        "path": str(data.path),
-        "fingerprint": data.fingerprint,
-        "task": {"classes": list(data.task.classes), "low": data.task.low, "high": data.task.high},
-        "folds": data.num_folds,
+        **dataset_facts(data),
         "limits": _limits(data),
         "notes": [*notes, *(sentence for sentence in leaks if sentence not in notes)],
     }
 
 
+def dataset_facts(data: Dataset) -> dict[str, Any]:
+    """By which a folder of results knows its data set again."""
+    return {
+        "name": data.name,
+        "path": str(data.path),
+        "fingerprint": data.fingerprint,
+        "task": {"classes": list(data.task.classes), "low": data.task.low, "high": data.task.high},
+        "folds": data.num_folds,
+    }
+
+
 def check_benchmark(root: Path, facts: Mapping[str, Any]) -> None:
     """A runs folder of another data set is refused."""
-    if not (root / "benchmark.json").exists():
-        return
-    found = read_json(root / "benchmark.json")
+    if (root / "benchmark.json").exists():
+        check_dataset(read_json(root / "benchmark.json"), facts, f"{root} holds runs")
+
+
+def check_dataset(found: Mapping[str, Any], facts: Mapping[str, Any], what: str) -> None:
+    """``found`` and ``facts``: of ``dataset_facts``. ``what``: who holds what, the beginning of the sentence."""
     if any(found.get(k) != facts[k] for k in ("fingerprint", "task")):
         where = f"{found.get('name')} as it was in {found.get('path')}"
-        raise InputError(f"{root} holds runs on another data set ({where}); choose another --out")
+        raise InputError(f"{what} on another data set ({where}); choose another --out")
 
 
 def _limits(data: Dataset) -> dict[str, dict[str, Any]]:

@@ -73,7 +73,8 @@ def _end_with_parent(listening: Connection) -> None:
 @contextmanager
 def training_numerics(threads: int) -> Iterator[None]:
     """How every run computes, in a report as in a search: so many threads, and numbers too small for full precision
-    count as 0. Moments of weights that hardly move fade to such numbers, which a CPU adds up slowly."""
+    count as 0. Gradients over hundreds of steps, and moments of weights that hardly move, fade to such numbers, with
+    which a CPU is slow."""
     before = torch.get_num_threads(), not bool(torch.full((), torch.finfo(torch.float32).tiny) / 2)
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)

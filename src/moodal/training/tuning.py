@@ -25,7 +25,7 @@ from moodal.experiment import Experiment
 from moodal.files import only_one, read_json, write_json
 from moodal.models import chosen_models, create_model
 from moodal.training.loop import fit_network, predict, random_seed
-from moodal.training.plan import check_experiments, plan_experiments
+from moodal.training.plan import check_dataset, check_experiments, dataset_facts, plan_experiments
 from moodal.training.processes import POLL_S, Submit, training_numerics, worker_pool
 from moodal.training.progress import progress_bar
 from moodal.training.runs import cached_dataset, load, split_rows
@@ -211,11 +211,7 @@ def _criterion(searches: Sequence[Search]) -> str:
 
 def _search_facts(data: Dataset, seeds: int, criterion: str) -> dict[str, Any]:
     return {
-        "name": data.name,
-        "path": str(data.path),
-        "fingerprint": data.fingerprint,
-        "task": {"classes": list(data.task.classes), "low": data.task.low, "high": data.task.high},
-        "folds": data.num_folds,
+        **dataset_facts(data),
         "seeds": list(range(FIRST_SEED, FIRST_SEED + seeds)),
         "criterion": criterion,
     }
@@ -226,9 +222,7 @@ def _check_folder(out: Path, facts: Mapping[str, Any]) -> None:
     if not (out / "tuning.json").exists():
         return
     found = read_json(out / "tuning.json")
-    if any(found.get(k) != facts[k] for k in ("fingerprint", "task")):
-        where = f"{found.get('name')} as it was in {found.get('path')}"
-        raise InputError(f"{out} holds a search on another data set ({where}); choose another --out")
+    check_dataset(found, facts, f"{out} holds a search")
     if found.get("seeds") != facts["seeds"]:
         count = len(found.get("seeds", []))
         raise InputError(f"{out} was begun with --seeds {count}, and all trials need the same; choose another --out")
