@@ -29,6 +29,7 @@ OPTIONS = {
     "vision_pooling": "the same for vision",
     "standardise": "`scale`: each feature to mean 0, deviation 1; `whiten`: correlations within a pooled modality too; "
     "`whiten_within`: those around each class's own mean",
+    "max_steps": "a modality with more steps is averaged over so many equal spans",
     "hidden": "width of the encoders and of the bag; in EF-LSTM, of its LSTMs",
     "layers": "linear layers of the networks that read pooled modalities (MRE's paper: 3); "
     "in EF-LSTM, LSTMs on top of one another",

@@ -258,6 +258,9 @@ def tune(
     seeds: Annotated[
         int, typer.Option(help="Runs of each trial, with seeds 1000, 1001, ...; no report uses them.")
     ] = 2,
+    folds: Annotated[
+        int | None, typer.Option(help="Train a trial on the first so many folds.  [default: all that there are]")
+    ] = None,
     settings: Set = None,
     config: Config = None,
     space: Annotated[
@@ -276,7 +279,7 @@ def tune(
 
     tuned = tune_models(
         folder, None if models is None else _names(models), trials, seeds, read_settings(config, settings or []), out,
-        space_file=space, workers=workers, task=task, command=shlex.join(["moodal", *sys.argv[1:]]),
+        folds=folds, space_file=space, workers=workers, task=task, command=shlex.join(["moodal", *sys.argv[1:]]),
     )  # fmt: skip
     file = out / "tuned.toml"
     if as_json:

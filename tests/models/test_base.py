@@ -32,6 +32,15 @@ def test_scaling_gives_every_column_mean_zero_and_deviation_one_over_real_steps(
         torch.testing.assert_close(x.values.std(0, correction=0), torch.ones(x.dim), atol=1e-3, rtol=0)
 
 
+def test_more_steps_than_allowed_are_averaged_over_equal_spans_and_fewer_stay() -> None:
+    steps = torch.arange(11.0)[:, None]
+    batch = Batch({"text": Ragged(steps, torch.tensor([3, 0, 8]))}, torch.tensor([0, 1, 0]))
+    model = create_model("text_only", batch.dims, TASK, max_steps=4)
+    pooled = model.pool(batch).inputs["text"]
+    assert pooled.lengths.tolist() == [3, 0, 4]
+    assert pooled.values[:, 0].tolist() == [0, 1, 2, 3.5, 5.5, 7.5, 9.5]
+
+
 def test_whitening_removes_correlation_within_a_pooled_modality_and_only_scales_sequences() -> None:
     batch = correlated()
     model = create_model("lf_dnn", batch.dims, TASK, standardise="whiten")

@@ -46,6 +46,16 @@ def test_last_states_and_all_gradients_equal_torchs(lengths: list[int], dim: int
         torch.testing.assert_close(a, b)
 
 
+def test_gates_keep_their_slope_however_many_standardised_features_are_read() -> None:
+    """torch's start, 1 / sqrt(hidden) for all weights, has the gates of 768 features saturated before training."""
+    torch.manual_seed(0)
+    x = torch.randn(500, 768)
+    for hidden, dim in ((16, 768), (16, 33), (64, 5)):
+        lstm = LSTM(dim, hidden)
+        assert (x[:, :dim] @ lstm.weight_ih.detach().t()).std() < 0.7
+        assert lstm.weight_hh.abs().max() == pytest.approx(hidden**-0.5, rel=0.01)
+
+
 def test_no_sequence_at_all_gives_zeros() -> None:
     out = LSTM(2, 3)(Ragged(torch.zeros(0, 2), torch.zeros(4, dtype=torch.int64)))
     assert torch.equal(out, torch.zeros(4, 3))

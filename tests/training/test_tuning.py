@@ -136,8 +136,25 @@ def test_a_trial_with_folds_is_the_mean_over_seeds_and_folds(tune, folded, tmp_p
     trial = tuned.models[0].trials[1]
     assert trial.valid == pytest.approx(sum(trial.values) / 10)
     text = (tmp_path / "tuning/tuned.toml").read_text()
-    assert "valid folds (5)" in text
+    assert "valid folds (5 of 5)" in text
     assert "score: accuracy" in text
+
+
+def test_a_search_on_the_first_folds_trains_those_alone(tune, folded, tmp_path):
+    tuned = tune(folded, "text_only", trials=1, seeds=1, folds=2)
+    every = tune(folded, "text_only", trials=1, seeds=1, out="all")
+    assert tuned.models[0].trials[0].values == every.models[0].trials[0].values[:2]
+    assert "valid folds (2 of 5)" in (tmp_path / "tuning/tuned.toml").read_text()
+    with pytest.raises(InputError, match="was begun on 2 folds"):
+        tune(folded, "text_only", trials=1, seeds=1)
+
+
+@pytest.mark.parametrize("folds", [0, 6])
+def test_folds_that_are_not_there_are_refused(tune, folded, toy, folds):
+    with pytest.raises(InputError, match=f"--folds {folds} cannot be: .* has 5 folds"):
+        tune(folded, "text_only", folds=folds)
+    with pytest.raises(InputError, match=f"--folds {folds} cannot be: .* has fixed splits, no folds"):
+        tune(toy, "text_only", folds=folds)
 
 
 # Proposals
@@ -288,7 +305,7 @@ def finished_trials(file):
 
 
 def test_tuned_settings_are_read_back_to_the_bit_by_the_command_that_compares(tune, toy, tmp_path):
-    given = Settings({**QUICK.common, "text_pooling": "mean", "rescale": False})
+    given = Settings({**QUICK.common, "audio_pooling": "mean_std", "rescale": False})
     tuned = tune(toy, "mre", "text_only", "lda", trials=4, settings=given)
     read = read_settings(tmp_path / "tuning/tuned.toml")
     assert not read.common
@@ -296,7 +313,7 @@ def test_tuned_settings_are_read_back_to_the_bit_by_the_command_that_compares(tu
     for e in plan_experiments(read_dataset(toy), ["mre", "text_only", "lda"], 1, read):
         flat = {**vars(e.training), **e.options}
         assert {k: flat[k] for k in best[e.name].settings} == best[e.name].settings
-        assert flat["text_pooling"] == "mean"
+        assert flat["audio_pooling"] == "mean_std"
         assert flat["epochs"] == 2
         assert flat.get("rescale", False) is False
 

@@ -41,10 +41,11 @@ class FusionModel(nn.Module):
     """A model of the zoo. Subclasses implement ``fuse``; training may call three hooks.
 
     ``*_pooling`` says what a modality is reduced to before anything is learned: "none" (all steps), "mean" or
-    "mean_std". ``standardise``: "scale" gives every feature mean 0 and deviation 1; "whiten" also removes the
-    correlations within a pooled modality (Ledoit-Wolf covariance; sequences are scaled); "whiten_within" those around
-    each class's own mean (the same as "whiten" for scores). All are fitted on the training split and live in buffers,
-    so a loaded model takes raw features.
+    "mean_std". ``max_steps``: where steps are kept, more than so many are averaged over as many equal spans, because
+    attention costs the square of them. ``standardise``: "scale" gives every feature mean 0 and deviation 1;
+    "whiten" also removes the correlations within a pooled modality (Ledoit-Wolf covariance; sequences are scaled);
+    "whiten_within" those around each class's own mean (the same as "whiten" for scores). All are fitted on the training
+    split and live in buffers, so a loaded model takes raw features.
     """
 
     is_control: ClassVar[bool] = False  # a yardstick, not a candidate: tables compare against it
@@ -60,13 +61,14 @@ class FusionModel(nn.Module):
         text_pooling: str = "none",
         audio_pooling: str = "mean",
         vision_pooling: str = "mean",
+        max_steps: int = 100_000,
         standardise: str = "whiten_within",
     ) -> None:
         super().__init__()
         if standardise not in STANDARDISATIONS:
             raise InputError(f"standardise must be one of {', '.join(STANDARDISATIONS)}, got {standardise!r}")
         pooling = {"text": text_pooling, "audio": audio_pooling, "vision": vision_pooling}
-        self.task, self.standardise = task, standardise
+        self.task, self.standardise, self.max_steps = task, standardise, max_steps
         self.memory: dict[str, Tensor] = {}  # what training keeps between steps; in checkpoints, not in a saved model
         self.modalities = tuple(m for m in MODALITIES if m in dims)
         self.pooling = {m: pooling[m] for m in self.modalities}
@@ -80,7 +82,9 @@ class FusionModel(nn.Module):
             self.register_buffer(f"scale_{m}", torch.eye(dim) if self.whitened[m] else torch.ones(dim))
 
     def reduce(self, modality: str, x: Ragged) -> Ragged:
-        """One modality as ``pooling`` says: one step per present utterance, or all of them."""
+        """One modality as ``pooling`` says: one step per present utterance, or all of them up to ``max_steps``."""
+        if self.pooling[modality] == "none":
+            return x.resampled(x.lengths.clamp(max=self.max_steps))
         return _pooled(x, self.pooling[modality])
 
     def pool(self, batch: Batch) -> Batch:

@@ -54,8 +54,8 @@ class MISA(FusionModel):
         vision_pooling: str = "none",
         **inputs: Any,
     ) -> None:
-        pooling = {"text_pooling": text_pooling, "audio_pooling": audio_pooling, "vision_pooling": vision_pooling}
-        super().__init__(dims, task, **pooling, **inputs)
+        inputs |= {"text_pooling": text_pooling, "audio_pooling": audio_pooling, "vision_pooling": vision_pooling}
+        super().__init__(dims, task, **inputs)
         if hidden % HEADS:
             raise InputError(f"hidden must be even, for MISA's {HEADS} attention heads, got {hidden}")
         self.w_diff, self.w_sim, self.w_recon = w_diff, w_sim, w_recon

@@ -87,7 +87,11 @@ class States:
 
 
 class LSTM(nn.Module):
-    """(S, D) ragged steps -> (B, H) hidden state at each utterance's last real step; zeros where there is none."""
+    """(S, D) ragged steps -> (B, H) hidden state at each utterance's last real step; zeros where there is none.
+
+    Weights start uniform within 1 / sqrt(H), as torch's; those of the input within 1 / sqrt(D) where D is larger, so
+    that standardised features of any number leave the gates where they have a slope.
+    """
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -96,7 +100,8 @@ class LSTM(nn.Module):
         self.bias_ih = nn.Parameter(torch.empty(4 * hidden))
         self.bias_hh = nn.Parameter(torch.empty(4 * hidden))
         for p in self.parameters():
-            nn.init.uniform_(p, -1 / math.sqrt(hidden), 1 / math.sqrt(hidden))
+            bound = 1 / math.sqrt(max(hidden, dim) if p is self.weight_ih else hidden)
+            nn.init.uniform_(p, -bound, bound)
 
     def forward(self, x: Ragged) -> Tensor:
         packing = Packing.of(x)

@@ -62,8 +62,8 @@ class SelfMM(FusionModel):
         vision_pooling: str = "none",
         **inputs: Any,
     ) -> None:
-        pooling = {"text_pooling": text_pooling, "audio_pooling": audio_pooling, "vision_pooling": vision_pooling}
-        super().__init__(dims, task, **pooling, **inputs)
+        inputs |= {"text_pooling": text_pooling, "audio_pooling": audio_pooling, "vision_pooling": vision_pooling}
+        super().__init__(dims, task, **inputs)
         self.lr_factors = {"audio": audio_lr_factor, "vision": vision_lr_factor}
         states = {"audio": audio_hidden, "vision": vision_hidden}
         features = {"text": text_features, "audio": audio_features, "vision": vision_features}

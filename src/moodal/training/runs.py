@@ -100,7 +100,7 @@ def _new_model(data: Dataset, experiment: Experiment) -> FusionModel:
 
 def load(data: Dataset, model: FusionModel) -> Batch:
     """Every utterance of ``data`` as ``model.pool`` leaves it; kept for the next model that pools in the same way."""
-    how = tuple((m, model.pooling[m]) for m in model.modalities)
+    how = tuple((m, model.pooling[m], model.max_steps) for m in model.modalities)
     key = (data.path, data.fingerprint, data.task, how, type(model).word_aligned)
     if key not in _LOADED:
         _LOADED.clear()  # before reading: two at once may not fit

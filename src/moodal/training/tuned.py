@@ -71,7 +71,8 @@ def settings_toml(tuned: Tuned) -> str:
     facts = tuned.facts
     said = dict.fromkeys(_one_line(m.command) for m in tuned.models if m.command)
     seeds = ", ".join(map(str, facts["seeds"]))
-    part = f"the valid folds ({facts['folds']})" if facts["folds"] else "the valid split"
+    folds = f"the valid folds ({facts['folds_trained']} of {facts['folds']})"
+    part = folds if facts["folds"] else "the valid split"
     head = [
         f"Chosen on {part} of {_one_line(facts['name'])}; test was never predicted.",
         *said,

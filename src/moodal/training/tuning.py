@@ -98,6 +98,7 @@ def tune_models(
     settings: Settings,
     out: Path,
     *,
+    folds: int | None = None,
     space_file: Path | None = None,
     workers: int | None = None,
     task: str | None = None,
@@ -105,12 +106,13 @@ def tune_models(
 ) -> Tuned:
     """Search settings for every model of ``names``; the trials and what was found are left in ``out``.
 
-    What was finished before is not done again. ``command`` is noted beside the settings that it found.
+    What was finished before is not done again. ``folds``: a trial is trained on the first so many folds, on all unless
+    given. ``command`` is noted beside the settings that it found.
     """
     import_optuna()
     data = read_dataset(folder, task=task)
-    searches = plan_searches(data, names, trials, seeds, settings, read_spaces(space_file))
-    facts = _search_facts(data, seeds, _criterion(searches))
+    searches = plan_searches(data, names, trials, seeds, settings, read_spaces(space_file), folds)
+    facts = _search_facts(data, seeds, folds, _criterion(searches))
     _check_folder(out, facts)
     out.mkdir(parents=True, exist_ok=True)
     with only_one(out):  # two commands would each take the other's trials for abandoned ones
@@ -135,15 +137,20 @@ def plan_searches(
     seeds: int,
     settings: Settings,
     spaces: Mapping[str, Mapping[str, Any]],
+    folds: int | None = None,
 ) -> list[Search]:
     """One search per model, checked as far as it can be before anything is trained."""
     if trials < 1:
         raise InputError(f"--trials must be at least 1, got {trials}")
+    if folds is not None and not 1 <= folds <= data.num_folds:
+        there = f"{data.num_folds} folds" if data.num_folds else "fixed splits, no folds"
+        raise InputError(f"--folds {folds} cannot be: {data.path} has {there}")
     chosen = chosen_models(names, data.dims, data.task)
     for name in chosen:
         if "@" in name:
             raise InputError(f"a variant like {name} is not searched: tune the model, and give the rest with --set")
     planned = [replace(e, seed=FIRST_SEED + e.seed) for e in plan_experiments(data, chosen, seeds, settings)]
+    planned = [e for e in planned if e.fold is None or folds is None or e.fold < folds]
     check_experiments(data, planned)
     searches = []
     for name in chosen:
@@ -209,10 +216,11 @@ def _criterion(searches: Sequence[Search]) -> str:
     return next(iter(found))
 
 
-def _search_facts(data: Dataset, seeds: int, criterion: str) -> dict[str, Any]:
+def _search_facts(data: Dataset, seeds: int, folds: int | None, criterion: str) -> dict[str, Any]:
     return {
         **dataset_facts(data),
         "seeds": list(range(FIRST_SEED, FIRST_SEED + seeds)),
+        "folds_trained": folds or data.num_folds,
         "criterion": criterion,
     }
 
@@ -226,6 +234,10 @@ def _check_folder(out: Path, facts: Mapping[str, Any]) -> None:
     if found.get("seeds") != facts["seeds"]:
         count = len(found.get("seeds", []))
         raise InputError(f"{out} was begun with --seeds {count}, and all trials need the same; choose another --out")
+    if found.get("folds_trained") != facts["folds_trained"]:
+        raise InputError(
+            f"{out} was begun on {found.get('folds_trained')} folds, and all trials need the same; choose another --out"
+        )
     if found.get("criterion") != facts["criterion"]:
         raise InputError(
             f"{out} chooses by {found.get('criterion')}, not by {facts['criterion']} (select); choose another --out"
