@@ -1,10 +1,12 @@
 """Settings from TOML and KEY=VALUE: every key is known, every value has its type, and nothing is guessed."""
 
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 
 import pytest
 
-from moodal.config import TrainingSettings, coerce, parse_assignments, read_settings, split_settings
+from moodal.config import SHIPPED, TrainingSettings, coerce, parse_assignments, read_settings, split_settings
+from moodal.models import options_of
 from moodal.types import InputError
 
 OPTIONS = {"hidden": 64, "dropout": 0.2, "relevance": "softmax", "rescale": True}
@@ -145,3 +147,21 @@ def test_settings_do_not_change_under_a_run():
 def test_a_key_given_twice_is_refused() -> None:
     with pytest.raises(InputError, match=r"lr is given twice, as 0\.1 and 0\.2"):
         parse_assignments(["lr=0.1", "rank=2", " lr = 0.2 "])
+
+
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.toml")), ids=lambda f: f.stem)
+def test_shipped_settings_are_what_the_named_command_found_and_every_model_takes_them(file):
+    settings = read_settings(Path(file.stem))
+    assert "mre" in settings.per_model
+    assert not settings.common
+    for name, given in settings.per_model.items():
+        split_settings(given, options_of(name))
+    head = file.read_text(encoding="utf-8").split("\n\n")[0]
+    assert "test was never predicted" in head
+    assert "# moodal tune " in head
+
+
+def test_a_file_of_the_users_goes_before_shipped_settings_of_the_same_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sdme").write_text("lr = 0.25")
+    assert read_settings(Path("sdme")).common == {"lr": 0.25}

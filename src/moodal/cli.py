@@ -38,7 +38,13 @@ Set = Annotated[
 ]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", "--settings", help="TOML file of settings; a table like [mre] is for that model alone."),
+    typer.Option(
+        "--config",
+        "--settings",
+        metavar="FILE",
+        help="TOML file of settings; a table like [mre] is for that model alone. Or sdme, ravdess: tuned settings that "
+        "come with moodal.",
+    ),
 ]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Runs trained at the same time, one thread each.  [default: one per core]")

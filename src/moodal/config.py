@@ -52,6 +52,8 @@ class TrainingSettings:
 
 TRAINING_KEYS = tuple(f.name for f in fields(TrainingSettings))
 
+SHIPPED = Path(__file__).with_name("tuned")  # per data set, as moodal tune wrote them
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -62,13 +64,17 @@ class Settings:
 
 
 def read_settings(file: Path | None, assignments: Iterable[str] = ()) -> Settings:
-    """A TOML file's keys (a table like ``[mre]`` is for that model alone), overruled by KEY=VALUE assignments."""
+    """A TOML file's keys (a table like ``[mre]`` is for that model alone), overruled by KEY=VALUE assignments.
+
+    In place of a file, a name: the settings that ``moodal tune`` found for that data set and that we ship.
+    """
     found: dict[str, Any] = {}
     if file is not None:
+        shipped = {p.stem: p for p in sorted(SHIPPED.glob("*.toml"))}
         try:
-            found = tomllib.loads(file.read_text(encoding="utf-8"))
+            found = tomllib.loads((file if file.exists() else shipped.get(str(file), file)).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise InputError(f"{file} does not exist") from None
+            raise InputError(f"{file} does not exist, and shipped settings are: {', '.join(shipped)}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
             raise InputError(f"{file} is not valid TOML: {e}") from e
     given = parse_assignments(assignments)
