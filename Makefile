@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench docs
+.PHONY: demo test check bench quality docs
 
 demo: .venv/.base
 	$(BIN)/moodal demo
@@ -25,10 +25,18 @@ check: .venv/.dev
 # The field's reference package runs beside ours where its runner lies in PEER: in an environment and on a file of its own.
 PEER ?= ../shared/bench
 HAS_PEER := $(wildcard $(PEER)/peer.py)
+BESIDE := BENCH_PEER=.venv/peer/bin/python BENCH_PEER_RUN=$(PEER)/peer.py
 
 bench: .venv/.dev $(if $(HAS_PEER),.venv/peer/.done build/sims.pkl)
-	$(if $(HAS_PEER),BENCH_PEER=.venv/peer/bin/python BENCH_PEER_RUN=$(PEER)/peer.py BENCH_PICKLE=build/sims.pkl) \
+	$(if $(HAS_PEER),$(BESIDE) BENCH_PICKLE=build/sims.pkl) \
 		$(BIN)/python benchmarks/speed.py
+
+# Accuracy beside the reference package, five seeds each. Hours: it is the reference that takes them, and what it gave is
+# kept in build/quality. MulT is compared on shorter sequences, on which the reference needs minutes and not days.
+quality: .venv/.dev .venv/peer/.done build/sims.pkl build/aligned.pkl
+	$(BESIDE) BENCH_PICKLE=build/sims.pkl $(BIN)/python benchmarks/quality.py --out build/quality \
+		--models lmf,ef_lstm,mfn,self_mm,graph_mfn,tfn,misa
+	$(BESIDE) BENCH_PICKLE=build/aligned.pkl $(BIN)/python benchmarks/quality.py --out build/quality-aligned --models mult
 
 .venv/peer/.done: $(PEER)/requirements.txt | .venv/.base
 	$(PYTHON) -m venv .venv/peer
@@ -38,6 +46,10 @@ bench: .venv/.dev $(if $(HAS_PEER),.venv/peer/.done build/sims.pkl)
 build/sims.pkl: | .venv/.base
 	mkdir -p build
 	$(BIN)/python $(PEER)/make_sims_like.py --variant sims --out $@
+
+build/aligned.pkl: | .venv/.base
+	mkdir -p build
+	$(BIN)/python $(PEER)/make_sims_like.py --variant mosei-aligned --n 1368 456 457 --out $@
 
 docs: .venv/.dev
 	$(BIN)/python docs/generate.py
