@@ -21,11 +21,21 @@ from moodal.extraction.ledger import TRIES, Entry, Failures, counts, write_ledge
 from moodal.extraction.manifest import Manifest, Source, read_manifest
 from moodal.extraction.pool import run_jobs
 from moodal.extraction.work import DONE, FAILED, Job, extract_source, extractor, read_part, read_values
+from moodal.features.extractor import identity_hash
 from moodal.files import only_one
 from moodal.types import MODALITIES, InputError, WorkError
 
 DEFAULTS = {"text": "minilm", "audio": "audio33", "vision": "au_proxy"}
-EMOTIONS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised", "calm")  # when nobody has labelled yet
+EMOTIONS = (
+    "neutral",
+    "happy",
+    "sad",
+    "angry",
+    "fearful",
+    "disgusted",
+    "surprised",
+    "calm",
+)  # when nobody has labelled yet
 CUTS = ("auto", "whole", "transcript")
 log = logging.getLogger(__name__)
 
@@ -101,14 +111,12 @@ def _job(source: Source, options: Options, identities: Mapping[str, Mapping[str,
         for p in source.file.parent.glob("*")
         if p.stem == source.file.stem and p.suffix.lower() in (".srt", ".vtt", ".ass", ".csv")
     )
-    said = [source.video, state, items, sidecars, options.cut, {m: i["hash"] for m, i in identities.items()}]
+    said = [source.video, state, items, sidecars, options.cut, {m: identity_hash(i) for m, i in identities.items()}]
     key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
     return Job(source, dict(options.extractors), parts / f"{key}.npz", options.cut)
 
 
-def _work(
-    jobs: Sequence[Job], failures: Failures, options: Options, on_change: Callable[[int, int], None]
-) -> None:
+def _work(jobs: Sequence[Job], failures: Failures, options: Options, on_change: Callable[[int, int], None]) -> None:
     todo = [j for j in jobs if not j.part.exists() and failures.tries(j.part.stem) < TRIES]
     done = len(jobs) - len(todo)
     on_change(done, len(jobs))
@@ -120,7 +128,7 @@ def _work(
                 key = outcome.job.part.stem
                 failures.record(key, outcome.job.source.video, outcome.problem)
                 log.warning("%s: %s", outcome.job.source.video, outcome.problem)
-                # a file that says why it cannot be read will say so again; one whose process died may have had no share in it
+                # what says why it cannot be read will say so again; a process may have died for other reasons
                 if outcome.kind != "raised" and failures.tries(key) < TRIES:
                     again.append(outcome.job)
                     continue
@@ -169,9 +177,15 @@ def _assemble(
             places[said["id"]] = (job.part, number)
             present |= {m for m, stage in said["stages"].items() if stage["status"] == DONE}
             given = said["id"] if any(said["id"] in column for column in manifest.columns.values()) else parent
-            more = {c: values.get(given) for c, values in manifest.columns.items()}
+            more = {c: values.get(given or "") for c, values in manifest.columns.items()}
             more = {c: v for c, v in more.items() if c not in ("speaker",) or v is not None}
-            rows.append({"video": job.source.video, **{k: said[k] for k in ("id", "start_s", "end_s", "text", "speaker")}, **more})
+            rows.append(
+                {
+                    "video": job.source.video,
+                    **{k: said[k] for k in ("id", "start_s", "end_s", "text", "speaker")},
+                    **more,
+                }
+            )
     names = list(dict.fromkeys(c for row in rows for c in row))
     columns = {c: [row.get(c) for row in rows] for c in names}
     others = {c: columns.pop(c) for c in list(columns) if c not in _OURS}
@@ -186,7 +200,7 @@ def _assemble(
         *([f"{len(lost)} files are not in it because they failed, the first {lost[0]}"] if lost else []),
         *(f"no utterance has {m}" for m in absent),
     ]
-    said = assemble(
+    return assemble(
         videos,
         target,
         columns,
@@ -202,7 +216,6 @@ def _assemble(
         num_folds=options.num_folds,
         split_by=options.split_by,
     )
-    return said
 
 
 _OURS = ("id", "video", "start_s", "end_s", "speaker", "text", "label", "label_text", "label_audio", "label_vision",
@@ -210,7 +223,7 @@ _OURS = ("id", "video", "start_s", "end_s", "speaker", "text", "label", "label_t
 
 
 def _opener(places: Mapping[str, tuple[Path, int]], identity: Mapping[str, Any]) -> Callable[[Sequence[str]], Clips]:
-    spec = FeatureSpec(**{k: v for k, v in identity.items() if k != "hash"})
+    spec = FeatureSpec(**identity)
 
     def open_clips(ids: Sequence[str]) -> Clips:
         return Clips(spec.dim, (read_values(*places[i], spec.modality) for i in ids), spec=spec)

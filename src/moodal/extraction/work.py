@@ -18,13 +18,14 @@ from moodal.extraction.manifest import Item, Source
 from moodal.features.extractor import Features, create_extractor
 from moodal.files import write_atomic
 from moodal.media import MediaError
-from moodal.media.decode import AudioBlock, Frame, Probe, decode, probe
+from moodal.media.decode import AudioBlock, Frame, Probe, decode, probe, read_audio, read_frames
 from moodal.media.transcripts import Line, read_transcript
 from moodal.types import InputError, Segment
 
 DONE, MISSING, FAILED = "done", "missing", "failed"
 WHOLE_S = 60.0  # a file without segments that is longer is cut, so that memory does not grow with its length
 SPAN_S = 30.0
+MAX_SIDE_PX = 640  # faces in larger pictures are found as well in smaller ones, at a fraction of the time
 Array = npt.NDArray[Any]
 log = logging.getLogger(__name__)
 
@@ -72,9 +73,7 @@ def extract_source(job: Job) -> None:
     write_part(job.part, extracted)
 
 
-def cut_items(
-    items: Iterable[Item], found: Probe, lines: tuple[Line, ...], cut: str
-) -> list[tuple[Item, str | None]]:
+def cut_items(items: Iterable[Item], found: Probe, lines: tuple[Line, ...], cut: str) -> list[tuple[Item, str | None]]:
     """The utterances of a file, with the words and the speaker that the transcript gives them.
 
     An item with a segment stays. A whole file is one utterance with ``cut`` "whole", one per line of the transcript
@@ -139,14 +138,17 @@ def _extract(job: Job, item: Item, speaker: str | None, found: Probe) -> Extract
 
 def _media(job: Job, item: Item, found: Probe, blocks: list[Array]) -> Iterator[Frame]:
     """The item's frames; its sound is put into ``blocks`` on the way, so that one decoding serves both."""
-    wanted = {m: extractor(job.extractors[m]).rate_hz for m in ("audio", "vision") if m in job.extractors}
-    parts = decode(
-        job.source.file,
-        frame_rate_hz=wanted.get("vision") if found.video else None,
-        audio_rate_hz=wanted.get("audio") if found.audio else None,
-        segment=item.segment,
-    )
-    for part in parts:
+    file, segment = job.source.file, item.segment
+    audio = extractor(job.extractors["audio"]).rate_hz if "audio" in job.extractors and found.audio else None
+    vision = extractor(job.extractors["vision"]).rate_hz if "vision" in job.extractors and found.video else None
+    if vision is None:
+        if audio is not None:
+            blocks.append(read_audio(file, rate_hz=audio, segment=segment))
+        return
+    if audio is None:
+        yield from read_frames(file, rate_hz=vision, segment=segment, max_side_px=MAX_SIDE_PX)
+        return
+    for part in decode(file, frame_rate_hz=vision, audio_rate_hz=audio, segment=segment, max_side_px=MAX_SIDE_PX):
         if isinstance(part, AudioBlock):
             blocks.append(part.samples)
         else:
@@ -226,5 +228,5 @@ def read_part(path: Path) -> list[dict[str, Any]]:
 def read_values(path: Path, number: int, modality: str) -> Array | None:
     """(T, D) of the part's utterance ``number``, None where it is missing."""
     with np.load(path, allow_pickle=False) as file:
-        key = f"{number}.{modality}"
-        return file[key] if key in file else None
+        found: Array | None = file.get(f"{number}.{modality}")
+    return found
