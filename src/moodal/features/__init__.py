@@ -1,1 +1,1 @@
-"""Features from media: one file per modality. They know nothing of data sets; whoever writes one brings the two together."""
+"""Features from media: one file per modality. They know nothing of data sets; a recipe brings the two together."""

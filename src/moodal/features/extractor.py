@@ -128,7 +128,7 @@ def identity_hash(identity: Mapping[str, Any]) -> str:
 class Entry:
     """An extractor by name: where its class lives (imported when asked for) and what using it takes.
 
-    ``argument`` is what follows the name after a colon, where something must; it is the class's first argument.
+    ``argument`` is an example of what follows the name after a colon, where something must: the class's first argument.
     ``fixed`` are the options that the name decides. ``packages`` are modules it imports, from the extra ``extra``.
     """
 
