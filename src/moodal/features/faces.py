@@ -154,7 +154,7 @@ class FaceMesh:
         crop = cv2.warpAffine(rgb, shifted, (MESH_SIDE, MESH_SIDE), flags=flags, borderMode=cv2.BORDER_CONSTANT)
         points, logit = self._network(crop / np.float32(255))
         confidence = float(_sigmoid(logit.reshape(-1))[0])
-        if not confidence >= KEEP_CONFIDENCE:  # NaN is no face either
+        if not (confidence >= KEEP_CONFIDENCE and np.isfinite(points).all()):
             return None
         local = points.reshape(NUM_POINTS, 3).astype(float)
         xy = local[:, :2] @ to_frame[:, :2].T + to_frame[:, 2]
