@@ -62,15 +62,17 @@ def _folder(source: str) -> Path:
         return folder
     if folder.is_absolute() or source.startswith(".") or source.count("/") > 1:
         raise InputError(f"there is no folder {source}; {WANTED}")
-    from transformers.utils import cached_file
+    from huggingface_hub import try_to_load_from_cache
 
-    try:  # only looks: with the hub out of reach, asking it takes a minute of retries
-        config = cached_file(source, "config.json", local_files_only=True)
-    except (OSError, ValueError) as e:
+    try:  # looks only: with the hub out of reach, asking it takes a minute of retries
+        config = try_to_load_from_cache(source, "config.json")
+    except ValueError:  # what can be no name on the hub
+        config = None
+    if not isinstance(config, str):
         raise InputError(
             f"there is no folder {source} and no model of that name on this machine; "
             f"download it once where there is a network (hf download {source}), or give a model's folder"
-        ) from e
+        )
     return Path(config).parent
 
 
