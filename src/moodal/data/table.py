@@ -109,8 +109,12 @@ def assemble(
     folds_by: str | None,
     num_folds: int,
     split_by: str | None,
+    extra: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """A data set from columns of ours (``others``: further ones, to divide by), and a way to open each modality."""
+    """A data set from columns of ours (``others``: further ones, to divide by), and a way to open each modality.
+
+    ``extra`` goes into dataset.json as it is.
+    """
     utterances, task = utterances_from_columns(columns, class_names=class_names, interval=interval)
     check_utterances(utterances, task)
     strings = {c: [_name(v) for v in values] for c, values in others.items()}
@@ -133,7 +137,7 @@ def assemble(
             licence=licence,
             source=source.name,
             notes=said,
-            extra={"source_sha256": sha256(source)} if source.is_file() else {},
+            extra={**({"source_sha256": sha256(source)} if source.is_file() else {}), **(extra or {})},
         )
     for note in said:
         log.warning("%s: %s", source, note)

@@ -22,7 +22,7 @@ from moodal.extraction.manifest import Manifest, Source, read_manifest
 from moodal.extraction.pool import run_jobs
 from moodal.extraction.work import DONE, FAILED, Job, extract_source, extractor, read_part, read_values
 from moodal.features.extractor import identity_hash
-from moodal.files import only_one
+from moodal.files import only_one, read_json
 from moodal.types import MODALITIES, InputError, WorkError
 
 DEFAULTS = {"text": "minilm", "audio": "audio33", "vision": "au_proxy"}
@@ -211,11 +211,17 @@ def _assemble(
         interval=options.interval,
         name=options.name or videos.stem,
         licence=options.licence,
-        overwrite=options.overwrite,
+        overwrite=options.overwrite or _is_extracted(target),
         folds_by=options.folds_by,
         num_folds=options.num_folds,
         split_by=options.split_by,
+        extra={"extracted": True},
     )
+
+
+def _is_extracted(target: Path) -> bool:
+    """An earlier result of ours: it is replaced by what the files say now."""
+    return (target / "dataset.json").is_file() and read_json(target / "dataset.json").get("extracted") is True
 
 
 _OURS = ("id", "video", "start_s", "end_s", "speaker", "text", "label", "label_text", "label_audio", "label_vision",
