@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -142,8 +140,7 @@ class Entry:
     argument: str = ""
     packages: tuple[str, ...] = ()
     extra: str = ""
-    program: str = ""  # an executable that must be there
-    program_variable: str = ""  # the environment variable that may name it
+    absent: Callable[[], str] = str  # how to get what else is not here, "" when nothing lacks
 
 
 def _audio33() -> Callable[..., Any]:
@@ -174,6 +171,24 @@ def _openface() -> Callable[..., Any]:
     from moodal.features.openface import OpenFace
 
     return OpenFace
+
+
+def _absent_face_models() -> str:
+    from moodal.features.model_files import SOURCE_VARIABLE, face_models_installed
+
+    if face_models_installed():
+        return ""
+    return f"the first use fetches them from the package index; where there is none, set {SOURCE_VARIABLE}"
+
+
+def _absent_openface() -> str:
+    from moodal.features.openface import find_openface
+
+    try:
+        find_openface()
+    except InputError as e:
+        return str(e)
+    return ""
 
 
 _OURS = "Apache-2.0"
@@ -225,6 +240,7 @@ EXTRACTORS: dict[str, Entry] = {
         "two face models, fetched once",
         packages=("ai_edge_litert", "cv2"),
         extra="video",
+        absent=_absent_face_models,
     ),
     "openface": Entry(
         "vision",
@@ -233,8 +249,9 @@ EXTRACTORS: dict[str, Entry] = {
         "OpenFace 2: academic, non-commercial",
         False,
         "an OpenFace 2 installation",
-        program="FeatureExtraction",
-        program_variable="OPENFACE_BIN",
+        packages=("cv2",),
+        extra="video",
+        absent=_absent_openface,
     ),
 }
 
@@ -285,7 +302,7 @@ class LicenceRow:
 
 
 def licences() -> tuple[LicenceRow, ...]:
-    """A row per extractor, without importing any of them. What only a model's folder decides is not looked at."""
+    """A row per extractor, without loading their libraries. What only a model's folder decides is not looked at."""
     return tuple(_licence_row(name, entry) for name, entry in EXTRACTORS.items())
 
 
@@ -302,9 +319,7 @@ def _fix(entry: Entry) -> str:
     """How to get what is absent, "" when all is there."""
     if not all(_is_installed(package) for package in entry.packages):
         return f"pip install 'moodal[{entry.extra}]'"
-    if entry.program and not shutil.which(os.environ.get(entry.program_variable) or entry.program):
-        return f"install {entry.program} and put it on PATH, or set {entry.program_variable} to it"
-    return ""
+    return entry.absent()
 
 
 def _is_installed(package: str) -> bool:
