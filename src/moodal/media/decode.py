@@ -68,6 +68,8 @@ NOT_MEDIA = {
     "idf",
 }
 
+NO_INDEX = {"mpeg", "avi"}  # after a seek the same picture may have another time; they are read from the beginning
+
 SYNC_S = 0.04  # how far sound may drift from its timestamps before it is set right: one picture of a film
 PREROLL_S = 1.0  # decoders need a run-up, and containers store sound and pictures of one moment some way apart
 EDGE_S = 1e-6  # timestamps are fractions, the borders of a segment are floats
@@ -103,11 +105,23 @@ class AudioStream:
 
 @dataclass(frozen=True, slots=True)
 class SubtitleStream:
-    """Subtitles inside a file. ``index`` counts all streams of the file from 0."""
+    """Subtitles inside a file. ``index`` counts all streams of the file from 0; those that are no text are pictures."""
 
     index: int
     codec: str
     language: str | None
+    is_text: bool
+    is_default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Subtitle:
+    """One caption as the decoder gives it: ``text`` has the markup of SubStation Alpha, whatever it was before."""
+
+    start_s: float
+    end_s: float
+    name: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +161,13 @@ def probe(path: Path) -> Probe:
         zero = _zero(container)
         video, audio = _default(container.streams.video), _default(container.streams.audio)
         subtitles = tuple(
-            SubtitleStream(s.index, _codec(s), s.language if s.language != "und" else None)
+            SubtitleStream(
+                s.index,
+                _codec(s),
+                s.language if s.language != "und" else None,
+                bool(s.codec_context and s.codec_context.codec.text_sub),
+                bool(s.disposition & Disposition.default),
+            )
             for s in container.streams.subtitles
         )
         duration_s = container.duration / av.time_base if container.duration and container.duration > 0 else None
@@ -225,6 +245,34 @@ def decode(
     return _read(_existing(path), settings)
 
 
+def read_subtitles(path: Path, index: int) -> Iterator[Subtitle]:
+    """The captions in stream ``index`` of ``path``, in the order of the file. Pictures of text are left out."""
+    damage = _Damage(path)
+    try:
+        with _opened(path) as container:
+            stream: Any = container.streams[index]
+            _refuse(path, stream)
+            zero = _zero(container)
+            _prepare(container, [stream], 1)
+            for _, packet in _packets(container, [stream], damage):
+                if packet and packet.size and packet.pts is not None:
+                    yield from _captions(packet, zero, damage)
+    finally:
+        damage.log()
+
+
+def _captions(packet: Any, zero: Fraction, damage: _Damage) -> Iterator[Subtitle]:
+    start_s = float(packet.pts * packet.time_base - zero)
+    end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base - zero)
+    for part in _decoded(packet.stream, packet, damage):
+        # ReadOrder, Layer, Style, Name, three margins, Effect, Text
+        fields = getattr(part, "ass", b"").decode("utf-8", "replace").split(",", 8)
+        if len(fields) == 9 and start_s < end_s:
+            yield Subtitle(max(0.0, start_s), end_s, fields[3], fields[8])
+        else:
+            damage.add("a caption that cannot be read")
+
+
 @dataclass(frozen=True, slots=True)
 class _Settings:
     segment: Segment | None
@@ -283,6 +331,7 @@ def _opened(path: Path) -> Iterator[av.container.InputContainer]:
         "format_whitelist": _formats(),
         "max_pixels": str(MAX_PIXELS),
         "threads": "1",
+        "fflags": "-genpts",  # made-up timestamps: in AVI they put the pictures in the wrong order
     }
     # "file:" and an absolute path: a name may hold ":" and "%", or begin with "-"
     url = f"file:{_existing(path).absolute()}"
@@ -429,7 +478,7 @@ def _decoded(stream: Any, packet: Any, damage: _Damage) -> list[Any]:
         if not isinstance(e, av.EOFError):
             damage.add(_reason(e))
         return []
-    whole = [raw for raw in raws if not raw.is_corrupt]
+    whole = [raw for raw in raws if not getattr(raw, "is_corrupt", False)]  # subtitles do not say
     if len(whole) < len(raws):
         damage.add("a picture or sound that is not whole", len(raws) - len(whole))
     return whole
@@ -478,6 +527,7 @@ def _opened_at(
                 _refuse(path, stream)
             zero = _zero(container)
             _prepare(container, streams, settings.num_threads)
+            may_seek = may_seek and container.format.name not in NO_INDEX
             if streams and may_seek and not _sought(container, streams, zero, settings.start_s):
                 may_seek = False
                 continue
@@ -515,10 +565,9 @@ def _lands(container: av.container.InputContainer, streams: Sequence[Any], zero:
     for packet in container.demux(*streams):
         if not waiting:
             break
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is None or not packet.size:
+        if packet.pts is None or not packet.size:  # times are counted from the beginning; or the file ends here
             return False
-        time_s = float(stamp * packet.time_base - zero)
+        time_s = float(packet.pts * packet.time_base - zero)
         if packet.stream_index in waiting and packet.is_keyframe:
             if time_s > start_s:
                 return False
@@ -535,8 +584,8 @@ def _has_something_at(stream: Any, zero: Fraction, time_s: float) -> bool:
     return start_s <= time_s < end_s
 
 
-def _time_s(raw: av.VideoFrame | av.AudioFrame, zero: Fraction) -> float | None:
-    return float(raw.pts * raw.time_base - zero) if raw.pts is not None and raw.time_base else None
+def _seconds(stamp: int | None, raw: av.VideoFrame | av.AudioFrame, zero: Fraction) -> float | None:
+    return float(stamp * raw.time_base - zero) if stamp is not None and raw.time_base else None
 
 
 # Pictures
@@ -554,7 +603,9 @@ class _Pictures:
         self._settings = settings
         self._damage = damage
         self._reformatter = VideoReformatter()
+        self._start = stream.start_time
         self._step_s = float(1 / (stream.average_rate or stream.guessed_rate or 25))
+        self._lag: int | None = None  # in ticks
         self._aspect = _aspect(stream)
         self._last_s: float | None = None
         self._interval = -1
@@ -582,7 +633,7 @@ class _Pictures:
     def _time(self, raw: av.VideoFrame) -> float | None:
         """None: before the file's zero, or at a time that cannot be."""
         last_s = self._last_s
-        time_s = _time_s(raw, self._zero)
+        time_s = self._stamp(raw)
         if time_s is None:  # a bare stream without a container
             time_s = 0.0 if last_s is None else last_s + self._step_s
         after = max(self._settings.start_s, last_s or 0.0)
@@ -593,6 +644,15 @@ class _Pictures:
             return None
         self._last_s = time_s
         return time_s
+
+    def _stamp(self, raw: av.VideoFrame) -> float | None:
+        """AVI stores only when pictures are decoded. Those times, in order, are when they are shown, less the time by
+        which the decoder holds the first one back."""
+        if self.num_decoded == 1 and raw.pts is None and raw.dts is not None:
+            self._lag = raw.dts - (self._start or 0)
+        if raw.dts is not None and (self._lag is not None or raw.pts is None):
+            return _seconds(raw.dts - (self._lag or 0), raw, self._zero)
+        return _seconds(raw.pts, raw, self._zero)
 
     def _is_first_of_interval(self, time_s: float) -> bool:
         if self._settings.frame_rate_hz is None:
@@ -688,7 +748,7 @@ class _Sound:
         mono = self._mono(raw)
         if mono is None or not len(mono):
             return
-        time_s = _time_s(raw, self._zero)
+        time_s = _seconds(raw.pts, raw, self._zero)
         expected_s = self._run.end_s if self._run else None
         if time_s is None:  # it follows on, or it is the first
             time_s = expected_s if expected_s is not None else 0.0
