@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(total: int, unit: str) -> Iterator[Callable[[int, str], None] | None]:
-    """A function (how many are done, what is under way) that moves a bar; None where stderr is no terminal."""
+def progress_bar(unit: str) -> Iterator[Callable[[int, int, str], None] | None]:
+    """A function (done, of how many, what is under way) that moves a bar; None where stderr is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -25,9 +25,9 @@ def progress_bar(total: int, unit: str) -> Iterator[Callable[[int, str], None] |
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total)
+        task = bar.add_task("", total=None)
 
-        def move(done: int, description: str) -> None:
-            bar.update(task, completed=done, description=description)
+        def move(done: int, total: int, description: str) -> None:
+            bar.update(task, completed=done, total=total, description=description)
 
         yield move

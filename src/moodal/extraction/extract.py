@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,18 @@ from moodal.data.store import FeatureSpec
 from moodal.data.table import Clips, assemble
 from moodal.extraction.ledger import TRIES, Entry, Failures, counts, write_ledger
 from moodal.extraction.manifest import Manifest, Source, read_manifest
-from moodal.extraction.pool import run_jobs
-from moodal.extraction.work import DONE, FAILED, Job, extract_source, extractor, read_part, read_values
+from moodal.extraction.pool import RAISED, run_jobs
+from moodal.extraction.work import (
+    DONE,
+    FAILED,
+    MISSING,
+    SKIPPED,
+    Job,
+    extract_source,
+    extractor,
+    read_part,
+    read_values,
+)
 from moodal.features.extractor import identity_hash
 from moodal.files import only_one, read_json
 from moodal.types import MODALITIES, InputError, WorkError
@@ -46,6 +56,7 @@ class Options:
 
     extractors: Mapping[str, str]
     labels: Path | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
     cut: str = "auto"
     workers: int | None = None
     limit_s: float | None = None
@@ -72,14 +83,34 @@ class Extraction:
     def counts(self) -> dict[str, int]:
         return counts(self.entries)
 
+    def sentence(self) -> str:
+        """What is there and what is not."""
+        said = ", ".join(f"{n} {status}" for status, n in sorted(self.counts.items()))
+        files = {e.video for e in self.entries if e.stage == "file"}
+        return f"stages: {said}" + (f"; {len(files)} files could not be read" if files else "")
 
-def extract(
-    videos: Path, target: Path, options: Options, *, on_change: Callable[[int, int], None] = lambda done, total: None
-) -> Extraction:
+    def as_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints: stages by their status, and what went wrong."""
+        found = self.counts
+        return {
+            "done": found.get(DONE, 0),
+            "missing": found.get(MISSING, 0),
+            "failed": found.get(FAILED, 0),
+            "skipped": found.get(SKIPPED, 0),
+            "ledger": str(self.ledger),
+            "problems": [asdict(e) for e in self.entries if e.status in (FAILED, SKIPPED)],
+            "notes": list(self.notes),
+        }
+
+
+OnChange = Callable[[int, int, str], None]  # how many files are done, of how many, which are under way
+
+
+def extract_media(videos: Path, target: Path, options: Options, *, on_change: OnChange | None = None) -> Extraction:
     """Make the data set folder ``target`` of the media in ``videos``; see ``read_manifest`` for what that may be."""
     if options.cut not in CUTS:
         raise InputError(f"--cut must be one of {', '.join(CUTS)}, got {options.cut!r}")
-    manifest = read_manifest(videos, options.labels)
+    manifest = read_manifest(videos, options.labels, options.fields)
     identities = {m: extractor(spec).identity() for m, spec in options.extractors.items()}  # refuses before any work
     parts = target.with_name(f"{target.name}.parts")
     parts.mkdir(parents=True, exist_ok=True)
@@ -116,24 +147,37 @@ def _job(source: Source, options: Options, identities: Mapping[str, Mapping[str,
     return Job(source, dict(options.extractors), parts / f"{key}.npz", options.cut)
 
 
-def _work(jobs: Sequence[Job], failures: Failures, options: Options, on_change: Callable[[int, int], None]) -> None:
+def _work(jobs: Sequence[Job], failures: Failures, options: Options, on_change: OnChange | None) -> None:
+    """Every job that is not done yet; one whose process hung or died is tried again, after all others."""
     todo = [j for j in jobs if not j.part.exists() and failures.tries(j.part.stem) < TRIES]
-    done = len(jobs) - len(todo)
-    on_change(done, len(jobs))
+    done, under_way = len(jobs) - len(todo), set[str]()
     workers = max(1, min(options.workers or os.cpu_count() or 1, len(todo) or 1))
+
+    def show() -> None:
+        if on_change:
+            on_change(done, len(jobs), "  ".join(sorted(under_way)))
+
+    def begin(job: Job) -> None:
+        under_way.add(job.source.video)
+        show()
+
     while todo:
         again = []
-        for outcome in run_jobs(extract_source, todo, workers=workers, limit_s=lambda j: _limit_s(j, options)):
+        outcomes = run_jobs(
+            extract_source, todo, workers=workers, limit_s=lambda j: _limit_s(j, options), on_start=begin
+        )
+        for outcome in outcomes:
+            under_way.discard(outcome.job.source.video)
             if outcome.problem:
                 key = outcome.job.part.stem
                 failures.record(key, outcome.job.source.video, outcome.problem)
                 log.warning("%s: %s", outcome.job.source.video, outcome.problem)
                 # what says why it cannot be read will say so again; a process may have died for other reasons
-                if outcome.kind != "raised" and failures.tries(key) < TRIES:
+                if outcome.kind != RAISED and failures.tries(key) < TRIES:
                     again.append(outcome.job)
                     continue
             done += 1
-            on_change(done, len(jobs))
+            show()
         todo = again
 
 
@@ -150,8 +194,9 @@ def _limit_s(job: Job, options: Options) -> float:
 def _entries(job: Job, failures: Failures) -> Iterator[Entry]:
     key, video = job.part.stem, job.source.video
     if not job.part.exists():
+        status = SKIPPED if failures.tries(key) >= TRIES else FAILED
         for item in job.source.items:
-            yield Entry(video, item.id, "file", FAILED, failures.last(key), 0, failures.tries(key))
+            yield Entry(video, item.id, "file", status, failures.last(key), 0, failures.tries(key))
         return
     for said in read_part(job.part):
         for m, stage in said["stages"].items():

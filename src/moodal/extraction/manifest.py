@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moodal.data.table import read_columns
-from moodal.types import InputError, Segment
+from moodal.types import InputError, Segment, unknown
 
 VIDEO = (
     ".mp4",
@@ -57,17 +57,18 @@ class Manifest:
     notes: tuple[str, ...] = ()
 
 
-def read_manifest(source: Path, labels: Path | None = None) -> Manifest:
+def read_manifest(source: Path, labels: Path | None = None, fields: Mapping[str, str] | None = None) -> Manifest:
     """``source``: a folder, or a .csv, .tsv or .parquet table with a column ``video`` (a file, relative to the table).
 
     A table may also give id, start_s, end_s, text and the columns of a data set. ``labels``: such a table for a folder,
-    whose rows are found by ``id`` or by ``video``.
+    whose rows are found by ``id`` or by ``video``. ``fields``: how the table calls our columns ({"label": "emotion"}).
     """
+    fields = fields or {}
     if source.is_dir():
-        return _of_folder(source, labels)
+        return _of_folder(source, labels, fields)
     if labels is not None:
         raise InputError(f"{source} is a table, so its labels belong into it; --labels goes with a folder of media")
-    return _of_table(source)
+    return _of_table(source, fields)
 
 
 def media_files(folder: Path) -> list[Path]:
@@ -84,7 +85,7 @@ def media_files(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
 
 
-def _of_folder(folder: Path, labels: Path | None) -> Manifest:
+def _of_folder(folder: Path, labels: Path | None, fields: Mapping[str, str]) -> Manifest:
     files = media_files(folder)
     if not files:
         raise InputError(f"{folder} holds no media file (endings {', '.join((*VIDEO[:4], *SOUND[:3]))}, ...)")
@@ -93,7 +94,7 @@ def _of_folder(folder: Path, labels: Path | None) -> Manifest:
     sources = tuple(Source(file, name, (Item(i),)) for file, name, i in zip(files, names, ids, strict=True))
     if labels is None:
         return Manifest(folder, sources, {})
-    return _labelled(Manifest(folder, sources, {}), labels)
+    return _labelled(Manifest(folder, sources, {}), labels, fields)
 
 
 def _ids(names: Sequence[str]) -> list[str]:
@@ -106,8 +107,8 @@ def _ids(names: Sequence[str]) -> list[str]:
     )
 
 
-def _labelled(manifest: Manifest, labels: Path) -> Manifest:
-    table = read_columns(labels)
+def _labelled(manifest: Manifest, labels: Path, fields: Mapping[str, str]) -> Manifest:
+    table = _renamed(labels, fields)
     key = next((k for k in ("id", "video") if k in table), None)
     if key is None:
         raise InputError(
@@ -143,8 +144,8 @@ def _labelled(manifest: Manifest, labels: Path) -> Manifest:
     return Manifest(manifest.root, sources, columns, tuple(notes))
 
 
-def _of_table(source: Path) -> Manifest:
-    table = read_columns(source)
+def _of_table(source: Path, fields: Mapping[str, str]) -> Manifest:
+    table = _renamed(source, fields)
     if "video" not in table:
         raise InputError(f"{source} has no column 'video' with the media files; it has {_named(table)}")
     by_video: dict[str, list[int]] = {}
@@ -162,6 +163,16 @@ def _of_table(source: Path) -> Manifest:
     other = [c for c in table if c not in ("id", "video", "start_s", "end_s", "text")]
     columns = {c: {ids[r]: table[c][r] for r in range(len(ids))} for c in other}
     return Manifest(source.parent, tuple(sources), columns)
+
+
+def _renamed(source: Path, fields: Mapping[str, str]) -> dict[str, Any]:
+    """The table's columns by our names."""
+    table = read_columns(source, fields)
+    for ours, theirs in fields.items():
+        if theirs not in table:
+            raise unknown(f"column in {source.name}", theirs, table)
+        table[ours] = table.pop(theirs)
+    return table
 
 
 def _segments(source: Path, table: Mapping[str, Sequence[Any]]) -> list[Segment | None]:

@@ -22,7 +22,7 @@ from moodal.media.decode import AudioBlock, Frame, Probe, decode, probe, read_au
 from moodal.media.transcripts import Line, read_transcript
 from moodal.types import InputError, Segment
 
-DONE, MISSING, FAILED = "done", "missing", "failed"
+DONE, MISSING, FAILED, SKIPPED = "done", "missing", "failed", "skipped"
 WHOLE_S = 60.0  # a file without segments that is longer is cut, so that memory does not grow with its length
 SPAN_S = 30.0
 MAX_SIDE_PX = 640  # faces in larger pictures are found as well in smaller ones, at a fraction of the time

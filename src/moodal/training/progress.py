@@ -13,8 +13,8 @@ from moodal.experiment import Run
 @contextmanager
 def progress_bar(total: int) -> Iterator[Callable[[int, Sequence[Run]], None] | None]:
     """A function (runs done, runs under way) that moves a bar; None where nobody would see it."""
-    with terminal.progress_bar(total, "runs") as move:
-        yield (lambda done, under_way: move(done, "  ".join(map(_line, under_way)))) if move else None
+    with terminal.progress_bar("runs") as move:
+        yield (lambda done, under_way: move(done, total, "  ".join(map(_line, under_way)))) if move else None
 
 
 def _line(run: Run) -> str:
