@@ -7,7 +7,6 @@ only. It is never part of this package: it is found as ``FeatureExtraction`` on 
 from __future__ import annotations
 
 import csv
-import logging
 import math
 import os
 import shutil
@@ -16,6 +15,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,6 @@ LICENCE = "OpenFace 2: academic, non-commercial"
 MIN_CONFIDENCE = 0.7
 START_LIMIT_S, FRAME_LIMIT_S = 120.0, 2.0  # it loads 300 MB of models, then manages a few frames a second or more
 JPEG_QUALITY = 95
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,28 +223,39 @@ def _run(program: Path, pictures: Path, out: Path, limit_s: float) -> Path:
     """The table that OpenFace wrote. Its exit code says nothing: it is 0 after some failures."""
     command = [str(program), "-fdir", str(pictures), "-out_dir", str(out), "-of", "clip", "-aus", "-q"]
     said = out / "said.txt"
-    with said.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 - an argument list, no shell
-            command, cwd=out, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            code = process.wait(limit_s)
-        except subprocess.TimeoutExpired as e:
-            raise WorkError(f"OpenFace was not done after {limit_s:.0f} s and was stopped: {program}") from e
-        finally:
-            _stop(process)
+    code = _ended(command, out, said, limit_s)
     table = out / "clip.csv"
     if not table.is_file() or not _has_rows(table):
         raise WorkError(f"OpenFace ({program}) wrote no table; it ended with {code} and said: {_last_line(said)}")
     return table
 
 
+def _ended(command: Sequence[str], folder: Path, said: Path, limit_s: float) -> int:
+    """Runs the command in ``folder``, its words into the file ``said``; its exit code."""
+    with said.open("wb") as output:
+        try:
+            process = subprocess.Popen(  # noqa: S603 - an argument list, no shell
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as e:
+            raise InputError(f"{command[0]} could not be started as OpenFace: {e.strerror}") from e
+        try:
+            return process.wait(limit_s)
+        except subprocess.TimeoutExpired as e:
+            raise WorkError(f"OpenFace ({command[0]}) was not done after {limit_s:.0f} s and was stopped") from e
+        finally:
+            _stop(process)
+
+
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Also what it started: ``FeatureExtraction`` is often a script around the program."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

@@ -11,13 +11,15 @@ a weighted sum of them, the second and third weight taking out what a smile or a
     intensity = min(max((signal - neutral) / unit, 0), 5)
 
 ``unit`` is fixed, so that the noise of a neutral clip stays small instead of being stretched over the scale. The
-``neutral`` is this person's relaxed face: a low quantile of the signal over the clip, held within the range that relaxed faces
-have, because a clip that smiles from beginning to end holds no relaxed face. A presence is an intensity of 1 or more.
+``neutral`` is this person's relaxed face: a low quantile of the signal over the clip, held within the range that
+relaxed faces have, because a clip that smiles from beginning to end holds no relaxed face. A presence is an intensity
+of 1 or more.
 
 What can be relied on, seen on the development clips (strong acted and spoken expressions of nine people):
 mouth and lids, 12 25 26 45 and mostly 06 15 17; brows, 01 02 04, when the head does not nod. Plausible, hardly seen:
 05 07 20 23. Weak, more a rest of smile and jaw than a sight of their own: 09 10 14 28.
-Known error: when the head lifts by 10 degrees, 05 falls by 1 to 2, 45 rises by about 1, 04 06 12 15 by about half.
+Known error: when the head lifts by 10 degrees, 05 falls by 1 to 2, 45 rises by about 1, 04 06 12 15 by about half (the
+lids do follow; the rest is the mesh's). A turn to the side does less. See the tests for bounds on exact points.
 """
 
 from __future__ import annotations
