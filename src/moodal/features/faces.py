@@ -72,7 +72,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """A candidate face: its box (chin to eyebrows), the eyes (x, y), and the detector's score, 0 to 1."""
+    """A candidate face: its box (chin to forehead), the eyes (x, y), and the detector's score, 0 to 1."""
 
     box: Box
     right_eye: tuple[float, float]
@@ -103,8 +103,9 @@ class Face:
 class Sighting:
     """What was seen in one frame. ``face`` is the one that is followed, None where there is none.
 
-    ``num_faces`` counts those of the last look (``LOOK_EVERY_S``), faces in profile and tiny ones are often missed.
-    ``track`` numbers the faces followed so far, from 0: the same number, the same face without a gap or a jump.
+    ``num_faces`` counts those of the last look (``LOOK_EVERY_S``); faces in profile, blurred and tiny ones are often
+    missed. ``track`` numbers the faces followed so far, from 0. A face out of sight for less than ``REMEMBERED_S`` keeps
+    its number; one that comes back later, or behind a cut, has a new one: nobody is recognised.
     """
 
     time_s: float
