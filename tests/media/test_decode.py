@@ -1,6 +1,7 @@
 """Pictures and sound come at the times at which a player shows them, and broken files end, one way or the other."""
 
 import contextlib
+import gc
 import logging
 import os
 import struct
@@ -207,6 +208,20 @@ def test_frames_outlive_the_file(make_video):
     list(read_frames(make_video("b.mkv", every(30), draw=corner)))
     for frame, rgb in zip(frames, before, strict=True):
         np.testing.assert_array_equal(frame.rgb, rgb)
+
+
+def test_no_picture_is_kept_until_the_garbage_is_collected(make_video):
+    """100 pictures of a large video are more than a gigabyte."""
+    path = make_video("a.mkv", every(100), sound=[(0.0, tone(4.0))])
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in decode.decode(path):
+            pass
+        kept = [x for x in gc.get_objects() if isinstance(x, av.VideoFrame | av.AudioFrame | av.Packet)]
+    finally:
+        gc.enable()
+    assert len(kept) < 10
 
 
 def test_a_file_without_pictures_has_no_frames(make_video):

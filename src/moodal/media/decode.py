@@ -603,6 +603,8 @@ class _Pictures:
         self._settings = settings
         self._damage = damage
         self._reformatter = VideoReformatter()
+        self._rotation: int | None = None
+        self._turn = _Turn()
         self._start = stream.start_time
         self._step_s = float(1 / (stream.average_rate or stream.guessed_rate or 25))
         self._lag: int | None = None  # in ticks
@@ -666,7 +668,9 @@ class _Pictures:
     def _rgb(self, raw: av.VideoFrame) -> FrameArray:
         width, height = _size(raw.width, raw.height, self._aspect, self._settings.max_side_px)
         scaled = self._reformatter.reformat(raw, width, height, "rgb24", interpolation="AREA", threads=1)
-        return _Turn.of(raw).apply(np.asarray(scaled.to_ndarray(), np.uint8))
+        if raw.rotation != self._rotation:
+            self._rotation, self._turn = raw.rotation, _Turn.of(raw)
+        return self._turn.apply(np.asarray(scaled.to_ndarray(), np.uint8))
 
 
 def _aspect(stream: Any) -> float:
@@ -691,7 +695,11 @@ class _Turn:
 
     @classmethod
     def of(cls, raw: av.VideoFrame | None) -> _Turn:
-        """x' = a x + c y, y' = b x + d y, with y downwards."""
+        """x' = a x + c y, y' = b x + d y, with y downwards.
+
+        A picture whose side data was read lives until the garbage collector runs (they refer to each other), and those
+        of a large video fill the memory before it does: read one, not each.
+        """
         sides: Any = raw.side_data if raw else ()
         data = next((bytes(side) for side in sides if side.type == SideData.DISPLAYMATRIX), b"")
         if len(data) < 36:
