@@ -104,8 +104,8 @@ class Sighting:
     """What was seen in one frame. ``face`` is the one that is followed, None where there is none.
 
     ``num_faces`` counts those of the last look (``LOOK_EVERY_S``); faces in profile, blurred and tiny ones are often
-    missed. ``track`` numbers the faces followed so far, from 0. A face out of sight for less than ``REMEMBERED_S`` keeps
-    its number; one that comes back later, or behind a cut, has a new one: nobody is recognised.
+    missed. ``track`` numbers the faces followed so far, from 0. A face out of sight for less than ``REMEMBERED_S``
+    keeps its number; one that comes back later, or behind a cut, has a new one: nobody is recognised.
     """
 
     time_s: float
