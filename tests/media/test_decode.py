@@ -525,6 +525,9 @@ def test_a_picture_that_is_too_large_is_refused(make_video, monkeypatch):
         list(read_frames(path))
     assert probe(path).video.width_px == 64
     assert len(read_audio(path)) > 4_000
+    monkeypatch.setattr(decode, "_refuse", lambda path, stream: None)  # a header that understates it
+    with pytest.raises(MediaError, match="nothing of its video could be decoded"):
+        list(read_frames(path))
 
 
 def test_more_sound_than_an_array_should_hold_is_refused(make_video, monkeypatch):
@@ -570,6 +573,25 @@ def test_a_header_without_the_rest_is_an_error(make_video):
     for read in (read_frames, stream_audio, decode.decode):
         with pytest.raises(MediaError, match=r"a\.mp4: nothing of its"):
             list(read(path))
+
+
+def test_pictures_without_a_decoder_are_an_error_and_the_sound_is_read(make_video):
+    path = make_video("a.mkv", every(20), sound=[(0.0, tone(0.8))])
+    path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XXX"))
+    assert probe(path).video == decode.VideoStream(0, 0, 25.0, 0, "unknown", 0.0)
+    with pytest.raises(MediaError, match=r"a\.mkv: there is no decoder for its video"):
+        list(read_frames(path))
+    assert len(read_audio(path)) == pytest.approx(0.8 * 22_050, abs=30)
+    path.write_bytes(path.read_bytes().replace(b"A_PCM/INT/LIT", b"A_XXX/INT/LIT"))
+    assert probe(path).audio == decode.AudioStream(0, 0, "unknown", 0.0)
+    with pytest.raises(MediaError, match="there is no decoder for its audio"):
+        read_audio(path)
+
+
+def test_a_subtitle_stream_that_is_not_there(make_video):
+    path = make_video("a.mkv", every(5))
+    with pytest.raises(MediaError, match="there is no subtitle stream 0"):
+        list(decode.read_subtitles(path, 0))
 
 
 def test_damage_is_skipped_counted_and_logged(make_video, caplog):

@@ -82,8 +82,11 @@ Samples = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class VideoStream:
-    """The pictures of a file. ``width_px`` and ``height_px`` are as stored: ``rotation_deg`` (0, 90, 180 or 270,
-    clockwise) is still to be applied. ``rate_hz`` is an average; None where the file does not say."""
+    """The pictures of a file; of no size, with codec "unknown", where there is no decoder.
+
+    ``width_px`` and ``height_px`` are as stored: ``rotation_deg`` (0, 90, 180 or 270, clockwise) is still to be
+    applied. ``rate_hz`` is an average; None where the file does not say.
+    """
 
     width_px: int
     height_px: int
@@ -174,7 +177,7 @@ def probe(path: Path) -> Probe:
         return Probe(
             duration_s,
             _video_stream(container, video, zero) if video else None,
-            AudioStream(audio.rate or 0, audio.channels or 0, _codec(audio), _start_s(audio, zero)) if audio else None,
+            _audio_stream(audio, zero) if audio else None,
             subtitles,
         )
 
@@ -250,7 +253,9 @@ def read_subtitles(path: Path, index: int) -> Iterator[Subtitle]:
     damage = _Damage(path)
     try:
         with _opened(path) as container:
-            stream: Any = container.streams[index]
+            stream: Any = next((s for s in container.streams.subtitles if s.index == index), None)
+            if stream is None:
+                raise MediaError(f"{path}: there is no subtitle stream {index}")
             _refuse(path, stream)
             zero = _zero(container)
             _prepare(container, [stream], 1)
@@ -385,10 +390,11 @@ def _start_s(stream: Any, zero: Fraction) -> float:
 
 def _video_stream(container: av.container.InputContainer, stream: Any, zero: Fraction) -> VideoStream:
     rate = stream.average_rate or stream.guessed_rate
-    turn = _Turn.of(_first_picture(container, stream))
+    known = stream.codec_context  # None where there is no decoder
+    turn = _Turn.of(_first_picture(container, stream)) if known else _Turn()
     return VideoStream(
-        stream.width or 0,
-        stream.height or 0,
+        known.width if known else 0,
+        known.height if known else 0,
         float(rate) if rate else None,
         turn.degrees,
         _codec(stream),
@@ -396,12 +402,18 @@ def _video_stream(container: av.container.InputContainer, stream: Any, zero: Fra
     )
 
 
+def _audio_stream(stream: Any, zero: Fraction) -> AudioStream:
+    known = stream.codec_context
+    rate_hz, channels = (known.sample_rate or 0, known.channels or 0) if known else (0, 0)
+    return AudioStream(rate_hz, channels, _codec(stream), _start_s(stream, zero))
+
+
 def _first_picture(container: av.container.InputContainer, stream: Any) -> av.VideoFrame | None:
-    if not stream.codec_context or stream.width * stream.height > MAX_PIXELS:
+    if stream.width * stream.height > MAX_PIXELS:
         return None
     _prepare(container, [stream], 1)
     try:
-        return next(container.decode(stream), None)
+        return next((raw for packet in _demuxed(container, [stream]) for raw in packet.decode()), None)
     except av.FFmpegError:
         return None  # what is wrong with it is said when it is read
 
@@ -458,10 +470,8 @@ def _packets(
     container: av.container.InputContainer, streams: Sequence[Any], damage: _Damage
 ) -> Iterator[tuple[Any, Any]]:
     """Stream and packet; an empty packet at the end makes the decoder give up what it holds back."""
-    if not streams:
-        return
     try:
-        for packet in container.demux(*streams):
+        for packet in _demuxed(container, streams):
             if packet.is_corrupt:
                 damage.add("a packet that is not whole")
             else:
@@ -469,6 +479,15 @@ def _packets(
     except av.FFmpegError as e:
         damage.add(_reason(e))
         yield from ((stream, None) for stream in streams)
+
+
+def _demuxed(container: av.container.InputContainer, streams: Sequence[Any]) -> Iterator[Any]:
+    while streams:
+        try:
+            yield from container.demux(*streams)
+            return
+        except IndexError:  # a packet of a stream that began after the opening: PyAV stumbles, and has passed it
+            continue
 
 
 def _decoded(stream: Any, packet: Any, damage: _Damage) -> list[Any]:
@@ -562,7 +581,7 @@ def _sought(container: av.container.InputContainer, streams: Sequence[Any], zero
 
 def _lands(container: av.container.InputContainer, streams: Sequence[Any], zero: Fraction, start_s: float) -> bool:
     waiting = {s.index for s in streams if _has_something_at(s, zero, start_s)}
-    for packet in container.demux(*streams):
+    for packet in _demuxed(container, streams):
         if not waiting:
             break
         if packet.pts is None or not packet.size:  # times are counted from the beginning; or the file ends here
