@@ -17,7 +17,7 @@ LAYERS = (
     ("models", "features", "data"),
     ("experiment", "recipes", "extraction"),
     ("training",),
-    ("benchmark", "annotation", "serving"),
+    ("benchmark", "annotation", "serving", "doctor"),
     ("cli",),
     ("__main__",),
 )

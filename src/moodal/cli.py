@@ -352,6 +352,27 @@ def tune(
 
 
 @app.command()
+def doctor(
+    install: Annotated[
+        str | None, typer.Option(metavar="WHAT", help="Fetch what packages cannot carry: face (two models, 2 MB).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What works on this machine, under which licence, and how to get the rest."""
+    from moodal import doctor as checks
+
+    if install is not None:
+        where = checks.install(install)
+        print(f"{install}: in {where}", file=sys.stderr if as_json else sys.stdout)
+    found = checks.examine()
+    if as_json:
+        _print_json({"checks": [vars(c) for c in found]})
+        return
+    for c in found:
+        print(f"{'yes' if c.ok else 'no ':3s}  {c.name:24s} {c.detail}" + (f"\n{'':30s}{c.fix}" if c.fix else ""))
+
+
+@app.command()
 def report(
     out: Annotated[Path, typer.Argument(metavar="RUNS", help="A folder of finished runs.")],
     models: Annotated[str | None, typer.Option(help="Only these, comma-separated, in this order.")] = None,
