@@ -12,12 +12,12 @@ SOURCE = Path(__file__).parents[1] / "src" / "moodal"
 FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
     ("types",),
-    ("config", "metrics", "files"),
+    ("config", "metrics", "files", "terminal"),
     ("batch", "media"),
     ("models", "features", "data"),
-    ("experiment", "recipes"),
+    ("experiment", "recipes", "extraction"),
     ("training",),
-    ("benchmark", "annotation", "serving"),
+    ("benchmark", "annotation", "serving", "doctor"),
     ("cli",),
     ("__main__",),
 )

@@ -190,6 +190,69 @@ def import_(
 
 
 @app.command()
+def extract(
+    videos: Annotated[
+        Path,
+        typer.Argument(metavar="VIDEOS", help="A folder of media, or a table (.csv, .parquet) with a column video."),
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The data set folder to make.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="A table of labels for a folder of media; its rows are found by id or video.")
+    ] = None,
+    field: Annotated[
+        list[str] | None, typer.Option("--field", metavar="FIELD=NAME", help="A column's name, e.g. label=emotion.")
+    ] = None,
+    text: Annotated[str, typer.Option(help="What reads the words; none leaves them out.")] = "minilm",
+    audio: Annotated[str, typer.Option(help="What hears the voice; none leaves it out.")] = "audio33",
+    vision: Annotated[str, typer.Option(help="What sees the face; none leaves it out.")] = "au_proxy",
+    cut: Annotated[
+        str, typer.Option(help="Files without segments: whole, transcript (a line each), or auto: long ones are cut.")
+    ] = "auto",
+    name: Annotated[str | None, typer.Option(help="Name of the data set.  [default: that of VIDEOS]")] = None,
+    licence: Annotated[str | None, typer.Option(help="Under which licence the data may be used.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="The class names that labels 0, 1, ... count.")
+    ] = None,
+    interval: Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Where scores may lie.")] = None,
+    folds_by: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Cross-validation folds that keep this column's groups whole.")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(help="How many folds.  [default: 5]")] = None,
+    split_by: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="A new 70/15/15 split that keeps this column's groups whole.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Files worked on at the same time.  [default: one per core]")
+    ] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(min=1, help="Seconds a file may take.  [default: 300, and more for large ones]")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed too often.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Features of real media as a data set folder. Continues where it stopped; the ledger says what is missing."""
+    from moodal.config import parse_assignments, parse_class_names, parse_folds, parse_interval
+    from moodal.extraction.extract import Options, extract_media
+    from moodal.terminal import progress_bar
+
+    options = Options(
+        {m: spec for m, spec in (("text", text), ("audio", audio), ("vision", vision)) if spec != "none"},
+        labels, parse_assignments(field or []), cut, workers, time_limit, retry, name, licence or "unknown",
+        None if classes is None else parse_class_names(classes), None if interval is None else parse_interval(interval),
+        folds_by, parse_folds(folds, folds_by), split_by, overwrite,
+    )  # fmt: skip
+    with progress_bar("files") as on_change:
+        done = extract_media(videos, folder, options, on_change=on_change)
+    if as_json:
+        _print_json({**done.as_dict(), "path": str(folder)})
+    else:
+        print(f"{folder}: {done.sentence()}; ledger: {done.ledger}")
+    if done.counts.get("failed"):
+        raise typer.Exit(1)
+
+
+@app.command()
 def inspect(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data set folder.")],
     picture: Annotated[Path | None, typer.Option(help="Also draw it: a .png or .svg file.")] = None,
@@ -292,6 +355,27 @@ def tune(
         _print_json({**tuned.as_dict(), "settings_file": str(file)})
     else:
         print(*tuned.lines(), f"settings: {file}", sep="\n")
+
+
+@app.command()
+def doctor(
+    install: Annotated[
+        str | None, typer.Option(metavar="WHAT", help="Fetch what packages cannot carry: face (two models, 2 MB).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What works on this machine, under which licence, and how to get the rest."""
+    from moodal import doctor as checks
+
+    if install is not None:
+        where = checks.install(install)
+        print(f"{install}: in {where}", file=sys.stderr if as_json else sys.stdout)
+    found = checks.examine()
+    if as_json:
+        _print_json({"checks": [vars(c) for c in found]})
+        return
+    for c in found:
+        print(f"{'yes' if c.ok else 'no ':3s}  {c.name:24s} {c.detail}" + (f"\n{'':30s}{c.fix}" if c.fix else ""))
 
 
 @app.command()

@@ -96,6 +96,32 @@ def parse_assignments(items: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def parse_class_names(text: str) -> list[str]:
+    """``"sad,happy"`` of --classes."""
+    names = [c.strip() for c in text.split(",")]
+    if "" in names:
+        raise InputError(f"--classes needs names with commas between them, got {text!r}")
+    return names
+
+
+def parse_interval(text: str) -> tuple[float, float]:
+    """``"-3,3"`` of --interval."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise InputError(f"--interval needs two numbers like -3,3, got {text!r}") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(f"--interval needs a lower number before a higher one, got {text!r}")
+    return low, high
+
+
+def parse_folds(folds: int | None, folds_by: str | None) -> int:
+    """How many folds: 5 unless said."""
+    if folds is not None and not folds_by:
+        raise InputError("--folds needs --folds-by COLUMN: folds keep the groups of a column whole")
+    return 5 if folds is None else folds
+
+
 def coerce(key: str, value: Any, default: Any) -> Any:
     """``value`` as the type of the option's default."""
     kind = type(default)

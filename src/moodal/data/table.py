@@ -33,11 +33,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Clips:
-    """The features of one modality on their way into a data set: (T, D) per utterance, None where it is missing."""
+    """The features of one modality on their way into a data set: (T, D) per utterance, None where it is missing.
+
+    ``spec``: who made them, where that is known.
+    """
 
     dim: int
     rows: Iterable[Array | None]
     notes: Sequence[str] = field(default_factory=list)
+    spec: FeatureSpec | None = None
 
 
 def import_table(
@@ -68,7 +72,7 @@ def import_table(
             raise unknown("modality", m, MODALITIES)
     if not features:
         raise InputError("no features given; name a file for text, audio or vision")
-    table = _read_columns(source, fields or {}, [c for c in (folds_by, split_by) if c])
+    table = read_columns(source, fields or {}, [c for c in (folds_by, split_by) if c])
     columns, unused = _ours(source, table, fields or {})
     idle = sorted(unused - {c for c in (folds_by, split_by) if c})
     return assemble(
@@ -105,8 +109,12 @@ def assemble(
     folds_by: str | None,
     num_folds: int,
     split_by: str | None,
+    extra: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """A data set from columns of ours (``others``: further ones, to divide by), and a way to open each modality."""
+    """A data set from columns of ours (``others``: further ones, to divide by), and a way to open each modality.
+
+    ``extra`` goes into dataset.json as it is.
+    """
     utterances, task = utterances_from_columns(columns, class_names=class_names, interval=interval)
     check_utterances(utterances, task)
     strings = {c: [_name(v) for v in values] for c, values in others.items()}
@@ -118,7 +126,8 @@ def assemble(
     with new_dataset(target, overwrite=overwrite) as out:
         for m in (m for m in MODALITIES if m in open_clips):
             clips = open_clips[m](ids)
-            spec = FeatureSpec(f"{name or source.stem}-{m}", "imported", m, clips.dim, licence=licence)
+            imported = FeatureSpec(f"{name or source.stem}-{m}", "imported", m, clips.dim, licence=licence)
+            spec = clips.spec or imported
             out.write_features(spec, ids, clips.rows)
             said += clips.notes
         out.finish(
@@ -128,7 +137,7 @@ def assemble(
             licence=licence,
             source=source.name,
             notes=said,
-            extra={"source_sha256": sha256(source)},
+            extra={**({"source_sha256": sha256(source)} if source.is_file() else {}), **(extra or {})},
         )
     for note in said:
         log.warning("%s: %s", source, note)
@@ -228,7 +237,12 @@ def array_errors(path: Path) -> Iterator[None]:
         raise InputError(f"{path} is damaged, or is no NumPy file") from e
 
 
-def _read_columns(source: Path, fields: Mapping[str, str], divide_by: Sequence[str]) -> dict[str, Column]:
+def read_columns(
+    source: Path, fields: Mapping[str, str] | None = None, divide_by: Sequence[str] = ()
+) -> dict[str, Column]:
+    """The columns of a .csv, .tsv or .parquet table by name; those of names (``fields`` says how they are called here,
+    ``divide_by`` names further ones) are text, whatever they look like."""
+    fields = fields or {}
     if not source.is_file():
         raise InputError(f"{source} does not exist")
     words = [*(fields.get(c, c) for c in WORDS), *divide_by]
@@ -353,7 +367,7 @@ def _task(
             )
         return Task(low=low, high=high)
     found = {v for values in labels.values() for v in values if v is not None}
-    if not found:
+    if not found and not class_names:
         raise InputError("no utterance has a label")
     in_order = sorted(found, key=lambda c: (0, int(c), c) if c.isdecimal() else (1, 0, c))
     return Task(tuple(class_names or in_order), low=low, high=high)

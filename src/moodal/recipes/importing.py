@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moodal.config import parse_assignments
+from moodal.config import parse_assignments, parse_class_names, parse_folds, parse_interval
 from moodal.recipes import recognise
 from moodal.types import InputError, unknown
 
@@ -108,32 +107,16 @@ def _import_npz(source: Path, target: Path, options: ImportOptions) -> None:
 
 def _labels(options: ImportOptions) -> dict[str, Any]:
     """What whole-number labels count, and where scores may lie."""
-    names = None
-    if options.class_names is not None:
-        names = [c.strip() for c in options.class_names.split(",")]
-        if "" in names:
-            raise InputError(f"--classes needs names with commas between them, got {options.class_names!r}")
-    return {"class_names": names, "interval": None if options.interval is None else _interval(options.interval)}
-
-
-def _interval(text: str) -> tuple[float, float]:
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError:
-        raise InputError(f"--interval needs two numbers like -3,3, got {text!r}") from None
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise InputError(f"--interval needs a lower number before a higher one, got {text!r}")
-    return low, high
+    names = None if options.class_names is None else parse_class_names(options.class_names)
+    return {"class_names": names, "interval": None if options.interval is None else parse_interval(options.interval)}
 
 
 def _common(options: ImportOptions) -> dict[str, Any]:
-    if options.folds is not None and not options.folds_by:
-        raise InputError("--folds needs --folds-by COLUMN: folds keep the groups of a column whole")
     return {
         "name": options.name,
         "licence": options.licence or "unknown",
         "folds_by": options.folds_by,
-        "num_folds": 5 if options.folds is None else options.folds,
+        "num_folds": parse_folds(options.folds, options.folds_by),
         "split_by": options.split_by,
         "overwrite": options.overwrite,
     }

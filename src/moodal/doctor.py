@@ -1,0 +1,74 @@
+"""What works on this machine, under which licence, and how to get the rest."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+
+from moodal import __version__
+from moodal.features.extractor import licences
+from moodal.features.model_files import cache_folder, face_models_installed, install_face_models
+from moodal.types import InputError, unknown
+
+PARTS = {  # what an extra makes possible, and a module that shows that it is there
+    "video": ("av", "reading video and sound files"),
+    "text": ("transformers", "text encoders"),
+    "tune": ("optuna", "moodal tune"),
+}
+INSTALLABLE = {"face": install_face_models}
+
+
+@dataclass(frozen=True)
+class Check:
+    """``ok``: it works here. ``fix``: the line that makes it work; empty where nothing is to be done."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+def examine() -> list[Check]:
+    """Every check, the machine first."""
+    return [*_machine(), *_extras(), _face_models(), *_extractors()]
+
+
+def install(what: str) -> str:
+    """Fetch what packages cannot carry; where it is now."""
+    if what not in INSTALLABLE:
+        raise unknown("thing to install", what, INSTALLABLE)
+    return str(INSTALLABLE[what]())
+
+
+def _machine() -> Iterator[Check]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Check("moodal", True, f"{__version__}, Python {version}, {platform.system()} {platform.machine()}")
+    yield Check("torch", True, f"{metadata.version('torch')}, {os.cpu_count()} cores")
+
+
+def _extras() -> Iterator[Check]:
+    for extra, (module, what) in PARTS.items():
+        found = find_spec(module) is not None
+        detail = f"{what}: {module} {metadata.version(module)}" if found else f"{what}: {module} is not installed"
+        yield Check(f"extra {extra}", found, detail, "" if found else f"pip install 'moodal[{extra}]'")
+
+
+def _face_models() -> Check:
+    try:
+        folder, found = cache_folder(), face_models_installed()
+    except InputError as e:
+        return Check("face models", False, str(e))
+    if found:
+        return Check("face models", True, f"Apache-2.0, in {folder}")
+    return Check("face models", False, f"not in {folder}; fetched at first use", "moodal doctor --install face")
+
+
+def _extractors() -> Iterator[Check]:
+    for row in licences():
+        detail = f"{row.modality}; code {row.code_licence}, model {row.model_licence}; commercial use: {row.commercial}"
+        yield Check(f"extractor {row.name}", row.available, f"{detail}; needs {row.needs}", row.fix)

@@ -1,0 +1,284 @@
+"""From media files to a data set folder: what is done is kept, what fails is written down, the order never changes.
+
+Beside the data set DIR lies DIR.parts: one file per medium and set of extractors, named by what went into it. So a
+command that was killed goes on where it was, new files cost only themselves, and another extractor never mixes in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moodal.data.store import FeatureSpec
+from moodal.data.table import Clips, assemble
+from moodal.extraction.ledger import TRIES, Entry, Failures, counts, write_ledger
+from moodal.extraction.manifest import Manifest, Source, read_manifest
+from moodal.extraction.pool import RAISED, run_jobs
+from moodal.extraction.work import (
+    DONE,
+    FAILED,
+    MISSING,
+    SKIPPED,
+    Job,
+    extract_source,
+    extractor,
+    read_part,
+    read_values,
+)
+from moodal.features.extractor import identity_hash
+from moodal.files import only_one, read_json
+from moodal.types import MODALITIES, InputError, WorkError
+
+DEFAULTS = {"text": "minilm", "audio": "audio33", "vision": "au_proxy"}
+EMOTIONS = (
+    "neutral",
+    "happy",
+    "sad",
+    "angry",
+    "fearful",
+    "disgusted",
+    "surprised",
+    "calm",
+)  # when nobody has labelled yet
+CUTS = ("auto", "whole", "transcript")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to extract. ``extractors``: by modality; ``limit_s``: of one file, by its size unless given."""
+
+    extractors: Mapping[str, str]
+    labels: Path | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+    cut: str = "auto"
+    workers: int | None = None
+    limit_s: float | None = None
+    retry: bool = False
+    name: str | None = None
+    licence: str = "unknown"
+    class_names: Sequence[str] | None = None
+    interval: tuple[float, float] | None = None
+    folds_by: str | None = None
+    num_folds: int = 5
+    split_by: str | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """``entries``: the ledger; ``ledger``: its file."""
+
+    entries: tuple[Entry, ...]
+    ledger: Path
+    notes: tuple[str, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return counts(self.entries)
+
+    def sentence(self) -> str:
+        """What is there and what is not."""
+        said = ", ".join(f"{n} {status}" for status, n in sorted(self.counts.items()))
+        files = {e.video for e in self.entries if e.stage == "file"}
+        return f"stages: {said}" + (f"; {len(files)} files could not be read" if files else "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints: stages by their status, and what went wrong."""
+        found = self.counts
+        return {
+            "done": found.get(DONE, 0),
+            "missing": found.get(MISSING, 0),
+            "failed": found.get(FAILED, 0),
+            "skipped": found.get(SKIPPED, 0),
+            "ledger": str(self.ledger),
+            "problems": [asdict(e) for e in self.entries if e.status in (FAILED, SKIPPED)],
+            "notes": list(self.notes),
+        }
+
+
+OnChange = Callable[[int, int, str], None]  # how many files are done, of how many, which are under way
+
+
+def extract_media(videos: Path, target: Path, options: Options, *, on_change: OnChange | None = None) -> Extraction:
+    """Make the data set folder ``target`` of the media in ``videos``; see ``read_manifest`` for what that may be."""
+    if options.cut not in CUTS:
+        raise InputError(f"--cut must be one of {', '.join(CUTS)}, got {options.cut!r}")
+    if not options.extractors:
+        raise InputError("nothing to extract: text, audio and vision are all none")
+    manifest = read_manifest(videos, options.labels, options.fields)
+    identities = {m: extractor(spec).identity() for m, spec in options.extractors.items()}  # refuses before any work
+    parts = target.with_name(f"{target.name}.parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    with only_one(parts):
+        jobs = [_job(s, options, identities, parts) for s in manifest.sources]
+        failures = Failures(parts / "failures.jsonl")
+        if options.retry:
+            failures.forget([j.part.stem for j in jobs])
+        _work(jobs, failures, options, on_change)
+        entries = [e for job in jobs for e in _entries(job, failures)]
+        if not any(e.status == DONE for e in entries):
+            first = next((e for e in entries if e.status == FAILED), entries[0])
+            raise WorkError(f"nothing could be extracted from {videos}; {first.video}: {first.note}")
+        notes = _assemble(videos, target, manifest, jobs, identities, options)
+        write_ledger(entries, parts / "ledger.parquet")
+    return Extraction(tuple(entries), parts / "ledger.parquet", tuple(notes))
+
+
+def _job(source: Source, options: Options, identities: Mapping[str, Mapping[str, Any]], parts: Path) -> Job:
+    """Named by all that decides its result: the file (name, size, time), its utterances, the extractors."""
+    try:
+        stat = source.file.stat()
+        state = [stat.st_size, stat.st_mtime_ns]
+    except OSError:
+        state = []
+    items = [[i.id, i.segment and [i.segment.start_s, i.segment.end_s], i.text] for i in source.items]
+    sidecars = sorted(
+        [p.name, p.stat().st_mtime_ns]
+        for p in source.file.parent.glob("*")
+        if p.stem == source.file.stem and p.suffix.lower() in (".srt", ".vtt", ".ass", ".csv")
+    )
+    said = [source.video, state, items, sidecars, options.cut, {m: identity_hash(i) for m, i in identities.items()}]
+    key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
+    return Job(source, dict(options.extractors), parts / f"{key}.npz", options.cut)
+
+
+def _work(jobs: Sequence[Job], failures: Failures, options: Options, on_change: OnChange | None) -> None:
+    """Every job that is not done yet; one whose process hung or died is tried again, after all others."""
+    todo = [j for j in jobs if not j.part.exists() and failures.tries(j.part.stem) < TRIES]
+    done, under_way = len(jobs) - len(todo), set[str]()
+    workers = max(1, min(options.workers or os.cpu_count() or 1, len(todo) or 1))
+
+    def show() -> None:
+        if on_change:
+            on_change(done, len(jobs), "  ".join(sorted(under_way)))
+
+    def begin(job: Job) -> None:
+        under_way.add(job.source.video)
+        show()
+
+    while todo:
+        again = []
+        outcomes = run_jobs(
+            extract_source, todo, workers=workers, limit_s=lambda j: _limit_s(j, options), on_start=begin
+        )
+        for outcome in outcomes:
+            under_way.discard(outcome.job.source.video)
+            if outcome.problem:
+                key = outcome.job.part.stem
+                failures.record(key, outcome.job.source.video, outcome.problem)
+                log.warning("%s: %s", outcome.job.source.video, outcome.problem)
+                # what says why it cannot be read will say so again; a process may have died for other reasons
+                if outcome.kind != RAISED and failures.tries(key) < TRIES:
+                    again.append(outcome.job)
+                    continue
+            done += 1
+            show()
+        todo = again
+
+
+def _limit_s(job: Job, options: Options) -> float:
+    """Ample for a file at a third of real time and 100 kB a second; only what hangs takes longer."""
+    if options.limit_s is not None:
+        return options.limit_s
+    try:
+        return 300.0 + job.source.file.stat().st_size / 30_000
+    except OSError:
+        return 300.0
+
+
+def _entries(job: Job, failures: Failures) -> Iterator[Entry]:
+    key, video = job.part.stem, job.source.video
+    if not job.part.exists():
+        status = SKIPPED if failures.tries(key) >= TRIES else FAILED
+        for item in job.source.items:
+            yield Entry(video, item.id, "file", status, failures.last(key), 0, failures.tries(key))
+        return
+    for said in read_part(job.part):
+        for m, stage in said["stages"].items():
+            yield Entry(video, said["id"], m, stage["status"], stage["note"], stage["steps"], failures.tries(key) + 1)
+
+
+def _assemble(
+    videos: Path,
+    target: Path,
+    manifest: Manifest,
+    jobs: Sequence[Job],
+    identities: Mapping[str, Mapping[str, Any]],
+    options: Options,
+) -> list[str]:
+    rows: list[dict[str, Any]] = []
+    places: dict[str, tuple[Path, int]] = {}
+    present: set[str] = set()
+    for job in jobs:
+        if not job.part.exists():
+            continue
+        parent = job.source.items[0].id if len(job.source.items) == 1 else None
+        for number, said in enumerate(read_part(job.part)):
+            places[said["id"]] = (job.part, number)
+            present |= {m for m, stage in said["stages"].items() if stage["status"] == DONE}
+            given = said["id"] if any(said["id"] in column for column in manifest.columns.values()) else parent
+            more = {c: values.get(given or "") for c, values in manifest.columns.items()}
+            more = {c: v for c, v in more.items() if c not in ("speaker",) or v is not None}
+            rows.append(
+                {
+                    "video": job.source.video,
+                    **{k: said[k] for k in ("id", "start_s", "end_s", "text", "speaker")},
+                    **more,
+                }
+            )
+    names = list(dict.fromkeys(c for row in rows for c in row))
+    columns = {c: [row.get(c) for row in rows] for c in names}
+    others = {c: columns.pop(c) for c in list(columns) if c not in _OURS}
+    labelled = {"label", "score"} & columns.keys()
+    if not labelled:
+        columns["label"] = [None] * len(rows)
+    lost = [j.source.video for j in jobs if not j.part.exists()]
+    absent = [m for m in options.extractors if m not in present]
+    notes = [
+        *manifest.notes,
+        *([] if labelled else ["nobody has labelled it yet: its classes are a proposal"]),
+        *([f"{len(lost)} files are not in it because they failed, the first {lost[0]}"] if lost else []),
+        *(f"no utterance has {m}" for m in absent),
+    ]
+    return assemble(
+        videos,
+        target,
+        columns,
+        {m: _opener(places, identities[m]) for m in MODALITIES if m in present},
+        others=others,
+        notes=notes,
+        class_names=options.class_names or (None if labelled else EMOTIONS),
+        interval=options.interval,
+        name=options.name or videos.stem,
+        licence=options.licence,
+        overwrite=options.overwrite or _is_extracted(target),
+        folds_by=options.folds_by,
+        num_folds=options.num_folds,
+        split_by=options.split_by,
+        extra={"extracted": True},
+    )
+
+
+def _is_extracted(target: Path) -> bool:
+    """An earlier result of ours: it is replaced by what the files say now."""
+    return (target / "dataset.json").is_file() and read_json(target / "dataset.json").get("extracted") is True
+
+
+_OURS = ("id", "video", "start_s", "end_s", "speaker", "text", "label", "label_text", "label_audio", "label_vision",
+         "score", "score_text", "score_audio", "score_vision", "split", "fold", "group")  # fmt: skip
+
+
+def _opener(places: Mapping[str, tuple[Path, int]], identity: Mapping[str, Any]) -> Callable[[Sequence[str]], Clips]:
+    spec = FeatureSpec(**identity)
+
+    def open_clips(ids: Sequence[str]) -> Clips:
+        return Clips(spec.dim, (read_values(*places[i], spec.modality) for i in ids), spec=spec)
+
+    return open_clips

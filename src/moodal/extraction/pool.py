@@ -1,0 +1,147 @@
+"""Processes for work on hostile files: one that hangs is killed, one that dies is replaced, and the rest goes on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
+
+J = TypeVar("J")
+CONTEXT = multiprocessing.get_context("spawn")  # a forked child would inherit torch's thread pools
+RAISED, DIED, LATE = "raised", "died", "late"
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[J]):
+    """What came of a job. ``problem``: "" or what went wrong, in one line; ``kind``: how it was noticed."""
+
+    job: J
+    value: Any = None
+    problem: str = ""
+    kind: str = ""
+
+
+@dataclass
+class _Worker(Generic[J]):
+    process: BaseProcess
+    pipe: Connection
+    job: J | None = None
+    deadline: float = field(default=float("inf"))
+
+
+def run_jobs(
+    work: Callable[[J], Any],
+    jobs: Sequence[J],
+    *,
+    workers: int,
+    limit_s: Callable[[J], float],
+    on_start: Callable[[J], None] = lambda job: None,
+) -> Iterator[Outcome[J]]:
+    """``work`` applied to every job in one of ``workers`` processes; outcomes in the order in which they are ready.
+
+    A job that takes longer than ``limit_s`` of it has its process killed, and so has one whose process dies; both are
+    outcomes, and another process takes the dead one's place. ``on_start`` is called before a job is handed out.
+    ``work`` must be importable by name, because processes are started afresh.
+    """
+    waiting = deque(jobs)
+    crew: list[_Worker[J]] = []
+    try:
+        while waiting or any(w.job is not None for w in crew):
+            while waiting and len(crew) < workers:
+                crew.append(_hire(work))
+            for worker in (w for w in crew if w.job is None):
+                if waiting:
+                    _hand_out(worker, waiting.popleft(), limit_s, on_start)
+            for worker in _ready(crew):
+                outcome = _outcome(worker)
+                if outcome.kind in (DIED, LATE):
+                    crew.remove(worker)
+                    _dismiss(worker)
+                yield outcome
+    finally:
+        for worker in crew:
+            _dismiss(worker)
+
+
+def _hire(work: Callable[[J], Any]) -> _Worker[J]:
+    ours, theirs = CONTEXT.Pipe()
+    process = CONTEXT.Process(target=_serve, args=(theirs, work), daemon=True)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for the command, which ends them
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    theirs.close()
+    return _Worker(process, ours)
+
+
+def _hand_out(worker: _Worker[J], job: J, limit_s: Callable[[J], float], on_start: Callable[[J], None]) -> None:
+    on_start(job)
+    worker.job, worker.deadline = job, time.monotonic() + limit_s(job)
+    with suppress(BrokenPipeError):  # it is dead: seen when its outcome is asked for
+        worker.pipe.send(job)
+
+
+def _ready(crew: Sequence[_Worker[J]]) -> list[_Worker[J]]:
+    """Workers with an answer, dead ones, and late ones; waits until there is one."""
+    busy = [w for w in crew if w.job is not None]
+    patience = max(0.0, min(w.deadline for w in busy) - time.monotonic())
+    found = connection.wait([w.pipe for w in busy], timeout=patience)
+    return [w for w in busy if w.pipe in found] or [w for w in busy if w.deadline <= time.monotonic()]
+
+
+def _outcome(worker: _Worker[J]) -> Outcome[J]:
+    job, worker.job = worker.job, None
+    assert job is not None
+    if not worker.pipe.poll():
+        return Outcome(job, problem="took longer than its time limit, and was stopped", kind=LATE)
+    try:
+        value, problem = worker.pipe.recv()
+    except (EOFError, ConnectionResetError):
+        worker.process.join()
+        return Outcome(job, problem=f"its process died ({_cause(worker.process.exitcode)})", kind=DIED)
+    return Outcome(job, value, problem, RAISED if problem else "")
+
+
+def _cause(code: int | None) -> str:
+    if code is not None and code < 0:
+        return signal.Signals(-code).name
+    return f"exit code {code}"
+
+
+def _dismiss(worker: _Worker[Any]) -> None:
+    worker.process.kill()
+    worker.process.join()
+    worker.pipe.close()
+
+
+def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
+    """The life of a worker: it ends when the command is gone, whatever it is at."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = work(job), ""
+        except Exception as e:  # noqa: BLE001 (a foreign file may raise anything; it is the job's outcome)
+            answer = None, f"{type(e).__name__}: {' '.join(str(e).split())}"
+        pipe.send(answer)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,232 @@
+"""One media file at a time: decoded once, every extractor run on each of its utterances, the result one file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moodal.extraction.manifest import Item, Source
+from moodal.features.extractor import Features, create_extractor
+from moodal.files import write_atomic
+from moodal.media import MediaError
+from moodal.media.decode import AudioBlock, Frame, Probe, decode, probe, read_audio, read_frames
+from moodal.media.transcripts import Line, read_transcript
+from moodal.types import InputError, Segment
+
+DONE, MISSING, FAILED, SKIPPED = "done", "missing", "failed", "skipped"
+WHOLE_S = 60.0  # a file without segments that is longer is cut, so that memory does not grow with its length
+SPAN_S = 30.0
+MAX_SIDE_PX = 640  # faces in larger pictures are found as well in smaller ones, at a fraction of the time
+Array = npt.NDArray[Any]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """``extractors``: what reads each modality, as ``create_extractor`` takes it; ``part``: where the result goes."""
+
+    source: Source
+    extractors: Mapping[str, str]
+    part: Path
+    cut: str = "auto"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What became of one modality of one utterance. ``note``: why it is missing or failed, or what to know."""
+
+    status: str
+    steps: int = 0
+    seconds: float = 0.0
+    note: str = ""
+
+
+@dataclass
+class Extracted:
+    """One utterance: what was read from it, and how that went. ``values``: (T, D) float32 by modality."""
+
+    item: Item
+    speaker: str | None = None
+    values: dict[str, Array] = field(default_factory=dict)
+    times_s: dict[str, Array] = field(default_factory=dict)
+    stages: dict[str, Stage] = field(default_factory=dict)
+
+
+def extract_source(job: Job) -> None:
+    """Write ``job.part``; a file that cannot be opened at all raises, anything less is a stage that failed."""
+    found = probe(job.source.file)
+    if found.video is None and found.audio is None:
+        raise MediaError(f"{job.source.file} has neither a picture nor a sound that can be read")
+    lines = _lines(job.source.file) if "text" in job.extractors or job.cut == "transcript" else ()
+    extracted = [
+        _extract(job, item, speaker, found) for item, speaker in cut_items(job.source.items, found, lines, job.cut)
+    ]
+    write_part(job.part, extracted)
+
+
+def cut_items(items: Iterable[Item], found: Probe, lines: tuple[Line, ...], cut: str) -> list[tuple[Item, str | None]]:
+    """The utterances of a file, with the words and the speaker that the transcript gives them.
+
+    An item with a segment stays. A whole file is one utterance with ``cut`` "whole", one per line of the transcript
+    with "transcript"; "auto" keeps files up to ``WHOLE_S`` whole, and cuts longer ones by the transcript or, without
+    one, into equal spans of at most ``SPAN_S``.
+    """
+    out: list[tuple[Item, str | None]] = []
+    for item in items:
+        whole = item.segment is None
+        long = whole and (found.duration_s or 0.0) > WHOLE_S
+        if whole and lines and (cut == "transcript" or (cut == "auto" and long)):
+            for k, line in enumerate(line for line in lines if line.end_s > line.start_s):
+                part = Item(f"{item.id}_{k:03d}", Segment(max(0.0, line.start_s), line.end_s), line.text)
+                out.append((part, line.speaker))
+        elif long and cut != "whole":
+            out += [(part, None) for part in _spans(item, found.duration_s or 0.0)]
+        else:
+            out.append(_with_words(item, lines))
+    return out
+
+
+def _spans(item: Item, duration_s: float) -> list[Item]:
+    count = int(np.ceil(duration_s / SPAN_S))
+    edges = np.linspace(0.0, duration_s, count + 1)
+    return [Item(f"{item.id}_{k:03d}", Segment(float(edges[k]), float(edges[k + 1])), None) for k in range(count)]
+
+
+def _with_words(item: Item, lines: tuple[Line, ...]) -> tuple[Item, str | None]:
+    """Lines whose middle lies in the item, in order; the manifest's own words go before."""
+    if item.text is not None:
+        return item, None
+    s = item.segment
+    mine = [x for x in lines if s is None or s.start_s <= (x.start_s + x.end_s) / 2 < s.end_s]
+    speakers = {x.speaker for x in mine}
+    text = " ".join(x.text for x in mine) or None
+    return Item(item.id, s, text), speakers.pop() if len(speakers) == 1 else None
+
+
+def _lines(file: Path) -> tuple[Line, ...]:
+    try:
+        return read_transcript(file)
+    except InputError as e:  # a broken side-car costs the words, not the picture and the sound
+        log.warning("%s", e)
+        return ()
+
+
+def _extract(job: Job, item: Item, speaker: str | None, found: Probe) -> Extracted:
+    out = Extracted(item, speaker)
+    if "text" in job.extractors:
+        reader = extractor(job.extractors["text"])
+        _stage(out, "text", lambda: reader(item.text) if item.text else "no transcript")
+    blocks: list[Array] = []
+    frames = _media(job, item, found, blocks)
+    if "vision" in job.extractors:
+        watcher = extractor(job.extractors["vision"])
+        _stage(out, "vision", lambda: watcher(frames) if found.video else "no picture")
+    if "audio" in job.extractors:
+        listener = extractor(job.extractors["audio"])
+        _stage(out, "audio", lambda: _heard(listener, frames, blocks) if found.audio else "no sound")
+    return out
+
+
+def _media(job: Job, item: Item, found: Probe, blocks: list[Array]) -> Iterator[Frame]:
+    """The item's frames; its sound is put into ``blocks`` on the way, so that one decoding serves both."""
+    file, segment = job.source.file, item.segment
+    audio = extractor(job.extractors["audio"]).rate_hz if "audio" in job.extractors and found.audio else None
+    vision = extractor(job.extractors["vision"]).rate_hz if "vision" in job.extractors and found.video else None
+    if vision is None:
+        if audio is not None:
+            blocks.append(read_audio(file, rate_hz=audio, segment=segment))
+        return
+    if audio is None:
+        yield from read_frames(file, rate_hz=vision, segment=segment, max_side_px=MAX_SIDE_PX)
+        return
+    for part in decode(file, frame_rate_hz=vision, audio_rate_hz=audio, segment=segment, max_side_px=MAX_SIDE_PX):
+        if isinstance(part, AudioBlock):
+            blocks.append(part.samples)
+        else:
+            yield part
+
+
+def _heard(listener: Any, frames: Iterator[Frame], blocks: list[Array]) -> Features | str:
+    for _ in frames:  # what vision left
+        pass
+    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    if not len(samples):
+        return "no sound in this stretch"
+    found: Features = listener(samples, listener.rate_hz)
+    return found
+
+
+def _stage(out: Extracted, modality: str, read: Callable[[], Features | str]) -> None:
+    """Run one stage: features, a sentence why there are none, or what went wrong."""
+    began = time.perf_counter()
+    try:
+        found = read()
+    except (MediaError, InputError, ValueError, ArithmeticError, RuntimeError, OSError) as e:
+        out.stages[modality] = Stage(FAILED, 0, time.perf_counter() - began, " ".join(str(e).split()))
+        return
+    seconds = time.perf_counter() - began
+    if isinstance(found, str):
+        out.stages[modality] = Stage(MISSING, 0, seconds, found)
+    elif not len(found.values):
+        out.stages[modality] = Stage(MISSING, 0, seconds, found.note)
+    elif not np.isfinite(found.values).all():
+        out.stages[modality] = Stage(FAILED, 0, seconds, "the features are not finite")
+    else:
+        out.values[modality], out.times_s[modality] = found.values, found.times_s
+        out.stages[modality] = Stage(DONE, len(found.values), seconds, found.note)
+
+
+@lru_cache(maxsize=8)
+def extractor(spec: str) -> Any:
+    """One extractor per process: it may hold a network."""
+    return create_extractor(spec)
+
+
+def write_part(path: Path, extracted: list[Extracted]) -> None:
+    """All utterances of one source in one .npz, which is there whole or not at all."""
+    arrays: dict[str, Array] = {}
+    meta = []
+    for k, e in enumerate(extracted):
+        for m, values in e.values.items():
+            arrays[f"{k}.{m}"], arrays[f"{k}.{m}.times_s"] = values, e.times_s[m]
+        s = e.item.segment
+        meta.append(
+            {
+                "id": e.item.id,
+                "start_s": s and s.start_s,
+                "end_s": s and s.end_s,
+                "text": e.item.text,
+                "speaker": e.speaker,
+                "stages": {m: vars(stage) for m, stage in e.stages.items()},
+            }
+        )
+    said = np.frombuffer(json.dumps(meta, allow_nan=False).encode(), np.uint8)
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as f:
+            np.savez(f, meta=said, **arrays)  # type: ignore[arg-type]
+
+    write_atomic(path, write)
+
+
+def read_part(path: Path) -> list[dict[str, Any]]:
+    """What ``write_part`` noted of each utterance; its arrays are read by ``read_values``."""
+    with np.load(path, allow_pickle=False) as file:
+        found: list[dict[str, Any]] = json.loads(file["meta"].tobytes())
+    return found
+
+
+def read_values(path: Path, number: int, modality: str) -> Array | None:
+    """(T, D) of the part's utterance ``number``, None where it is missing."""
+    with np.load(path, allow_pickle=False) as file:
+        found: Array | None = file.get(f"{number}.{modality}")
+    return found

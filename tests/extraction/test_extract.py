@@ -1,0 +1,193 @@
+"""A folder of media becomes a data set, whatever is broken in it and however often the work is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from moodal.data.store import read_dataset
+from moodal.extraction.extract import Options, extract_media
+from moodal.extraction.manifest import Item
+from moodal.extraction.work import cut_items
+from moodal.features.audio import audio_features
+from moodal.files import sha256
+from moodal.media.decode import Probe
+from moodal.media.transcripts import Line
+from moodal.types import InputError, Segment, WorkError
+
+RATE_HZ = 22_050
+SOUND = Options({"audio": "audio33"}, workers=2)
+
+
+def sound(path: Path, seconds: float, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).standard_normal(round(seconds * RATE_HZ)).astype(np.float32)
+    soundfile.write(path, 0.1 * noise, RATE_HZ, subtype="FLOAT")
+
+
+def content(folder: Path) -> dict[str, str]:
+    """The data set's own bytes."""
+    return {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("extract") / "media"
+    for k in range(6):
+        sound(folder / f"{k}.wav", 0.3 + 0.1 * k, k)
+    rows = [f"{k}.wav,{'sad' if k % 2 else 'happy'},actor-{k // 2}" for k in range(6)]
+    (folder.parent / "labels.csv").write_text("\n".join(["video,label,speaker", *rows]), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(media: Path) -> Path:
+    """An undisturbed extraction with one worker."""
+    target = media.parent / "whole"
+    extract_media(media, target, replace(SOUND, workers=1, labels=media.parent / "labels.csv", split_by="speaker"))
+    return target
+
+
+def test_features_are_the_extractors_own_and_labels_are_the_tables(media: Path, whole: Path) -> None:
+    data = read_dataset(whole)
+    assert [u.id for u in data.utterances] == ["0", "1", "2", "3", "4", "5"]
+    assert [u.label for u in data.utterances] == ["happy", "sad"] * 3
+    assert [u.group for u in data.utterances] == ["actor-0", "actor-0", "actor-1", "actor-1", "actor-2", "actor-2"]
+    audio = data.batch.inputs["audio"]
+    for k, clip in enumerate(audio.values.split(audio.lengths.tolist())):
+        samples, _ = soundfile.read(media / f"{k}.wav", dtype="float32")
+        np.testing.assert_allclose(clip.numpy(), audio_features(samples), atol=1e-3)
+    assert json.loads((whole / "features/audio/spec.json").read_text())["name"] == "audio33"
+
+
+def test_the_number_of_workers_and_the_second_time_change_no_byte(media: Path, whole: Path, tmp_path: Path) -> None:
+    options = replace(SOUND, workers=3, labels=media.parent / "labels.csv", split_by="speaker")
+    extract_media(media, tmp_path / "whole", options)
+    assert content(tmp_path / "whole") == content(whole)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "whole.parts").glob("*.npz")}
+    extract_media(media, tmp_path / "whole", options)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "whole.parts").glob("*.npz")} == before
+    assert content(tmp_path / "whole") == content(whole)
+
+
+def test_a_killed_extraction_goes_on_to_the_same_bytes(media: Path, whole: Path, tmp_path: Path) -> None:
+    target = tmp_path / "whole"
+    command = [sys.executable, "-m", "moodal", "extract", str(media), str(target), "--text", "none", "--vision", "none"]
+    command += ["--labels", str(media.parent / "labels.csv"), "--split-by", "speaker", "--workers", "1"]
+    for parts in (1, 3):  # killed once some are done
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None and len(list(target.with_name("whole.parts").glob("*.npz"))) < parts:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGKILL)
+        assert not target.exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert content(target) == content(whole)
+
+
+def test_a_broken_file_is_in_the_ledger_and_the_rest_goes_on(
+    media: Path, tmp_path: Path, moodal: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    folder = tmp_path / "media"
+    sound(folder / "good.wav", 0.3, 0)
+    (folder / "bad.wav").write_bytes(b"RIFF" + bytes(200))
+    done = moodal("extract", folder, tmp_path / "out", "--text", "none", "--vision", "none", "--json")
+    assert done.returncode == 1
+    said = json.loads(done.stdout)
+    assert (said["done"], said["failed"]) == (1, 1)
+    assert "bad.wav" in said["problems"][0]["note"]
+    ledger = pq.read_table(said["ledger"]).to_pylist()
+    assert [(row["id"], row["stage"], row["status"]) for row in ledger] == [
+        ("bad", "file", "failed"),
+        ("good", "audio", "done"),
+    ]
+    assert [u.id for u in read_dataset(tmp_path / "out").utterances] == ["good"]
+
+
+def test_a_new_file_costs_only_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "media"
+    sound(folder / "a.wav", 0.3, 0)
+    extract_media(folder, tmp_path / "out", SOUND)
+    (first,) = (tmp_path / "out.parts").glob("*.npz")
+    before = first.stat().st_mtime_ns
+    sound(folder / "b.wav", 0.3, 1)
+    extract_media(folder, tmp_path / "out", SOUND)
+    assert first.stat().st_mtime_ns == before
+    assert [u.id for u in read_dataset(tmp_path / "out").utterances] == ["a", "b"]
+
+
+def test_a_file_that_keeps_failing_is_left_alone_until_asked(tmp_path: Path) -> None:
+    folder = tmp_path / "media"
+    sound(folder / "a.wav", 0.3, 0)
+    (folder / "b.wav").write_bytes(b"no sound")
+    tries = [extract_media(folder, tmp_path / "out", SOUND).entries[-1] for _ in range(4)]
+    assert [(e.status, e.tries) for e in tries] == [("failed", 1), ("failed", 2), ("skipped", 3), ("skipped", 3)]
+    again = extract_media(folder, tmp_path / "out", replace(SOUND, retry=True)).entries[-1]
+    assert (again.status, again.tries) == ("failed", 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options({"audio": "audio34"}), "no extractor called 'audio34'; did you mean 'audio33'"),
+        (Options({}), "nothing to extract"),
+        (replace(SOUND, cut="lines"), "--cut must be one of auto, whole, transcript, got 'lines'"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_any_work(
+    media: Path, tmp_path: Path, options: Options, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        extract_media(media, tmp_path / "out", options)
+    assert not os.listdir(tmp_path)
+
+
+def test_when_nothing_at_all_could_be_read_it_says_so(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media/a.wav").write_bytes(b"no sound")
+    with pytest.raises(WorkError, match=r"nothing could be extracted from .*media; a\.wav: .*a\.wav"):
+        extract_media(tmp_path / "media", tmp_path / "out", SOUND)
+
+
+# How a file is cut
+
+LINES = (Line(0.5, 2.0, "One.", "A"), Line(2.0, 4.0, "Two.", "A"), Line(70.0, 72.0, "Three.", "B"))
+
+
+def probe_of(duration_s: float) -> Probe:
+    return Probe(duration_s, None, None)
+
+
+def test_a_short_file_is_one_utterance_with_all_its_words() -> None:
+    assert cut_items([Item("a")], probe_of(5), LINES[:2], "auto") == [(Item("a", None, "One. Two."), "A")]
+
+
+def test_a_long_file_is_cut_by_its_transcript_or_into_equal_spans() -> None:
+    by_lines = cut_items([Item("a")], probe_of(75), LINES, "auto")
+    assert [(i.id, i.segment, i.text, s) for i, s in by_lines] == [
+        ("a_000", Segment(0.5, 2), "One.", "A"),
+        ("a_001", Segment(2, 4), "Two.", "A"),
+        ("a_002", Segment(70, 72), "Three.", "B"),
+    ]
+    spans = [i.segment for i, _ in cut_items([Item("a")], probe_of(75), (), "auto")]
+    assert spans == [Segment(0, 25), Segment(25, 50), Segment(50, 75)]
+    assert cut_items([Item("a")], probe_of(75), (), "whole") == [(Item("a"), None)]
+
+
+def test_a_given_segment_stays_and_gets_the_lines_whose_middle_lies_in_it() -> None:
+    item = Item("a", Segment(1, 3))
+    assert cut_items([item], probe_of(75), LINES, "transcript") == [(Item("a", Segment(1, 3), "One."), "A")]
+    own = Item("a", Segment(1, 3), "Mine.")
+    assert cut_items([own], probe_of(75), LINES, "auto") == [(own, None)]

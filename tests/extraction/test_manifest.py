@@ -1,0 +1,80 @@
+"""Folders and tables of media become utterances, and what cannot be is refused in a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moodal.extraction.manifest import Item, read_manifest
+from moodal.types import InputError, Segment
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b/2.mp4", "a.wav", "a.mp4", "notes.txt", ".hidden/x.mp4", "b/.x.mp4", "Ü ß.MKV"):
+        file = tmp_path / "media" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    outside = tmp_path / "secret.mp4"
+    outside.touch()
+    (tmp_path / "media/link.mp4").symlink_to(outside)
+    return tmp_path / "media"
+
+
+def table(folder: Path, text: str, name: str = "clips.csv") -> Path:
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def test_a_folder_is_every_media_file_in_it_in_a_fixed_order(folder: Path) -> None:
+    found = read_manifest(folder)
+    assert [s.video for s in found.sources] == ["a.mp4", "a.wav", "b/2.mp4", "Ü ß.MKV"]
+    assert [s.items for s in found.sources] == [(Item(i),) for i in ("a.mp4", "a.wav", "b/2", "Ü ß")]
+
+
+def test_labels_of_a_folder_are_found_by_file_name(folder: Path) -> None:
+    labels = table(folder.parent, "video,label,text,actor\na.wav,sad,no,007\n2,happy,,1\nc.mp4,sad,,2\n")
+    found = read_manifest(folder, labels)
+    assert found.columns["label"] == {"a.wav": "sad", "b/2": "happy"}
+    assert found.sources[1].items == (Item("a.wav", None, "no"),)
+    assert found.notes == ("1 rows of clips.csv belong to no file", "2 files have no row in clips.csv")
+
+
+def test_a_table_gives_segments_in_order_of_time_and_keeps_its_columns(folder: Path) -> None:
+    source = table(folder, "video,start_s,end_s,label,text\na.mp4,2.5,4,sad,b\na.mp4,0,2,happy,a\nb/2.mp4,,,sad,\n")
+    found = read_manifest(source)
+    first, second = found.sources
+    assert first.file == folder / "a.mp4"
+    assert first.items == (Item("a_001", Segment(0, 2), "a"), Item("a_000", Segment(2.5, 4), "b"))
+    assert second.items == (Item("b/2"),)
+    assert found.columns == {"label": {"a_000": "sad", "a_001": "happy", "b/2": "sad"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\na.mp4,sad\n", "has no column 'video' with the media files; it has 'file', 'label'"),
+        ("video,start_s\na.mp4,1\n", "has one of start_s and end_s; a segment needs both"),
+        ("video,start_s,end_s\na.mp4,2,1\n", r"row 1: start_s 2 and end_s 1 are no segment"),
+        ("video,start_s,end_s\na.mp4,2,\n", r"row 1: start_s 2 and end_s None are no segment"),
+        ("video,id\na.mp4,x\na.wav,x\n", "rows 1 and 2 are both called 'x'"),
+        ("video,id\na.mp4,\n", "row 1 has no id"),
+        ("video,label\n,sad\n", "row 1 names no video"),
+    ],
+)
+def test_a_table_that_is_no_manifest_is_refused(folder: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_manifest(table(folder, text))
+
+
+def test_an_empty_folder_and_labels_of_other_files_are_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no media file"):
+        read_manifest(tmp_path / "empty")
+    with pytest.raises(InputError, match=r"no video of .* is a file of .*; the first is 'z.mp4'"):
+        read_manifest(folder, table(tmp_path, "video,label\nz.mp4,sad\n"))
+    with pytest.raises(InputError, match="neither a column 'id' nor 'video'"):
+        read_manifest(folder, table(tmp_path, "file,label\na.mp4,sad\n"))
+    with pytest.raises(InputError, match="its labels belong into it"):
+        read_manifest(table(folder, "video\na.mp4\n"), table(tmp_path, "video,label\na.mp4,sad\n"))

@@ -1,0 +1,58 @@
+"""Whatever a job does to its process, every job has exactly one outcome and nothing is left running."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from moodal.extraction.pool import DIED, LATE, RAISED, run_jobs
+
+
+def misbehave(job: str) -> str:
+    if job == "hang":
+        time.sleep(600)
+    if job == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if job == "exit":
+        os._exit(7)
+    if job == "raise":
+        raise ValueError("two\nlines")
+    return job.upper()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_job_has_one_outcome_whatever_the_others_do(workers: int) -> None:
+    jobs = ["a", "hang", "b", "crash", "exit", "raise", "c"]
+    started: list[str] = []
+    limit = {"hang": 3.0}
+    found = {
+        o.job: (o.value, o.kind, o.problem)
+        for o in run_jobs(
+            misbehave, jobs, workers=workers, limit_s=lambda j: limit.get(j, 120.0), on_start=started.append
+        )
+    }
+    assert started == jobs
+    assert {j: found[j][:2] for j in jobs} == {
+        "a": ("A", ""),
+        "b": ("B", ""),
+        "c": ("C", ""),
+        "hang": (None, LATE),
+        "crash": (None, DIED),
+        "exit": (None, DIED),
+        "raise": (None, RAISED),
+    }
+    assert found["raise"][2] == "ValueError: two lines"
+    assert "SIGSEGV" in found["crash"][2]
+    assert "exit code 7" in found["exit"][2]
+    assert not multiprocessing.active_children()
+
+
+def test_abandoning_the_outcomes_ends_all_processes() -> None:
+    outcomes = run_jobs(misbehave, ["a", "hang", "hang"], workers=2, limit_s=lambda j: 600.0)
+    assert next(outcomes).value == "A"
+    outcomes.close()
+    assert not multiprocessing.active_children()
