@@ -83,7 +83,7 @@ def spread_of(values: list[float]) -> tuple[float, float]:
 
 
 def moodal(*arguments: object) -> None:
-    subprocess.run([sys.executable, "-m", "moodal", *map(str, arguments)], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "moodal", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":
