@@ -116,6 +116,16 @@ def test_a_broken_file_is_in_the_ledger_and_the_rest_goes_on(
     assert [u.id for u in read_dataset(tmp_path / "out").utterances] == ["good"]
 
 
+def test_a_broken_side_car_costs_the_words_alone(tmp_path: Path) -> None:
+    sound(tmp_path / "media/a.wav", 0.3, 0)
+    (tmp_path / "media/a.srt").write_text("1\n00:00:09,000 -> never\nwords\n", encoding="utf-8")
+    found = extract_media(
+        tmp_path / "media", tmp_path / "out", replace(SOUND, extractors={"text": "minilm", "audio": "audio33"})
+    )
+    assert [(e.stage, e.status) for e in found.entries] == [("text", "failed"), ("audio", "done")]
+    assert "a.srt" in found.entries[0].note
+
+
 def test_a_new_file_costs_only_itself(tmp_path: Path) -> None:
     folder = tmp_path / "media"
     sound(folder / "a.wav", 0.3, 0)

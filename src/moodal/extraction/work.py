@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +26,6 @@ WHOLE_S = 60.0  # a file without segments that is longer is cut, so that memory 
 SPAN_S = 30.0
 MAX_SIDE_PX = 640  # faces in larger pictures are found as well in smaller ones, at a fraction of the time
 Array = npt.NDArray[Any]
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,9 +64,10 @@ def extract_source(job: Job) -> None:
     found = probe(job.source.file)
     if found.video is None and found.audio is None:
         raise MediaError(f"{job.source.file} has neither a picture nor a sound that can be read")
-    lines = _lines(job.source.file) if "text" in job.extractors or job.cut == "transcript" else ()
+    lines, problem = _lines(job.source.file)
     extracted = [
-        _extract(job, item, speaker, found) for item, speaker in cut_items(job.source.items, found, lines, job.cut)
+        _extract(job, item, speaker, found, problem)
+        for item, speaker in cut_items(job.source.items, found, lines, job.cut)
     ]
     write_part(job.part, extracted)
 
@@ -112,19 +111,18 @@ def _with_words(item: Item, lines: tuple[Line, ...]) -> tuple[Item, str | None]:
     return Item(item.id, s, text), speakers.pop() if len(speakers) == 1 else None
 
 
-def _lines(file: Path) -> tuple[Line, ...]:
+def _lines(file: Path) -> tuple[tuple[Line, ...], str]:
+    """The transcript, or what is wrong with it: that costs the words, not the picture and the sound."""
     try:
-        return read_transcript(file)
-    except InputError as e:  # a broken side-car costs the words, not the picture and the sound
-        log.warning("%s", e)
-        return ()
+        return read_transcript(file), ""
+    except (InputError, MediaError) as e:
+        return (), str(e)
 
 
-def _extract(job: Job, item: Item, speaker: str | None, found: Probe) -> Extracted:
+def _extract(job: Job, item: Item, speaker: str | None, found: Probe, problem: str) -> Extracted:
     out = Extracted(item, speaker)
     if "text" in job.extractors:
-        reader = extractor(job.extractors["text"])
-        _stage(out, "text", lambda: reader(item.text) if item.text else "no transcript")
+        _stage(out, "text", lambda: _read(extractor(job.extractors["text"]), item, problem))
     blocks: list[Array] = []
     frames = _media(job, item, found, blocks)
     if "vision" in job.extractors:
@@ -134,6 +132,12 @@ def _extract(job: Job, item: Item, speaker: str | None, found: Probe) -> Extract
         listener = extractor(job.extractors["audio"])
         _stage(out, "audio", lambda: _heard(listener, frames, blocks) if found.audio else "no sound")
     return out
+
+
+def _read(reader: Any, item: Item, problem: str) -> Features | str:
+    if item.text is None and problem:
+        raise InputError(problem)
+    return reader(item.text) if item.text else "no transcript"
 
 
 def _media(job: Job, item: Item, found: Probe, blocks: list[Array]) -> Iterator[Frame]:
