@@ -24,7 +24,9 @@ def progress_bar(unit: str) -> Iterator[Callable[[int, int, str], None] | None]:
     )
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as bar:
+    with Progress(
+        *columns, TextColumn("{task.description}", markup=False), console=Console(stderr=True), transient=True
+    ) as bar:
         task = bar.add_task("", total=None)
 
         def move(done: int, total: int, description: str) -> None:
