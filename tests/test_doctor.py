@@ -33,6 +33,17 @@ def test_what_is_absent_comes_with_the_line_that_installs_it(monkeypatch: pytest
         install("faces")
 
 
+def test_a_folder_of_that_name_is_no_package(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    (tmp_path / "no_such_module").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("moodal.doctor.PARTS", {"video": ("no_such_module", "reading video")})
+    found = {c.name: c for c in examine()}
+    assert (found["extra video"].ok, found["extra video"].detail) == (
+        False,
+        "reading video: no_such_module is not installed",
+    )
+
+
 def test_as_json_it_is_one_object(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["moodal", "doctor", "--json"])
     with pytest.raises(SystemExit) as end:

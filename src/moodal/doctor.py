@@ -53,9 +53,17 @@ def _machine() -> Iterator[Check]:
 
 def _extras() -> Iterator[Check]:
     for extra, (module, what) in PARTS.items():
-        found = find_spec(module) is not None
-        detail = f"{what}: {module} {metadata.version(module)}" if found else f"{what}: {module} is not installed"
-        yield Check(f"extra {extra}", found, detail, "" if found else f"pip install 'moodal[{extra}]'")
+        version = _version(module)
+        detail = f"{what}: {module} {version or 'is not installed'}"
+        yield Check(f"extra {extra}", bool(version), detail, "" if version else f"pip install 'moodal[{extra}]'")
+
+
+def _version(module: str) -> str:
+    """Of the package that the module came with; "" where there is none: any folder of that name can be imported."""
+    try:
+        return metadata.version(module) if find_spec(module) else ""
+    except (metadata.PackageNotFoundError, ValueError):  # ValueError: it stands in sys.modules as None
+        return ""
 
 
 def _face_models() -> Check:
