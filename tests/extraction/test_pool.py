@@ -56,3 +56,7 @@ def test_abandoning_the_outcomes_ends_all_processes() -> None:
     assert next(outcomes).value == "A"
     outcomes.close()
     assert not multiprocessing.active_children()
+
+
+def test_a_limit_of_years_is_waited_for_in_pieces() -> None:
+    assert [o.value for o in run_jobs(misbehave, ["a"], workers=1, limit_s=lambda j: 1e12)] == ["A"]

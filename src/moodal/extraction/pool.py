@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 J = TypeVar("J")
 CONTEXT = multiprocessing.get_context("spawn")  # a forked child would inherit torch's thread pools
 RAISED, DIED, LATE = "raised", "died", "late"
+LONGEST_WAIT_S = 3600.0  # the system counts it in milliseconds, of which 25 days are too many; then we wait again
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _hand_out(worker: _Worker[J], job: J, limit_s: Callable[[J], float], on_star
 def _ready(crew: Sequence[_Worker[J]]) -> list[_Worker[J]]:
     """Workers with an answer, dead ones, and late ones; waits until there is one."""
     busy = [w for w in crew if w.job is not None]
-    patience = max(0.0, min(w.deadline for w in busy) - time.monotonic())
+    patience = max(0.0, min(min(w.deadline for w in busy) - time.monotonic(), LONGEST_WAIT_S))
     found = connection.wait([w.pipe for w in busy], timeout=patience)
     return [w for w in busy if w.pipe in found] or [w for w in busy if w.deadline <= time.monotonic()]
 
@@ -131,13 +132,14 @@ def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
     while True:
         try:
             job = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return
         try:
             answer = work(job), ""
         except Exception as e:  # noqa: BLE001 (a foreign file may raise anything; it is the job's outcome)
             answer = None, f"{type(e).__name__}: {' '.join(str(e).split())}"
-        pipe.send(answer)
+        with suppress(BrokenPipeError):  # the command is gone
+            pipe.send(answer)
 
 
 def _end_with_parent() -> None:
