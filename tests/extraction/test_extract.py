@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +19,14 @@ import soundfile
 
 from moodal.data.store import read_dataset
 from moodal.extraction.extract import Options, extract_media
-from moodal.extraction.manifest import Item
-from moodal.extraction.work import cut_items
+from moodal.extraction.ledger import Failures
+from moodal.extraction.manifest import Item, Source, read_manifest
+from moodal.extraction.pool import Outcome
+from moodal.extraction.work import Job, _Media, cut_items, extract_source, extractor
 from moodal.features.audio import audio_features
 from moodal.files import sha256
-from moodal.media.decode import Probe
+from moodal.media import MediaError
+from moodal.media.decode import Frame, Probe, probe
 from moodal.media.transcripts import Line
 from moodal.types import InputError, Segment, WorkError
 
@@ -154,6 +157,8 @@ def test_a_file_that_keeps_failing_is_left_alone_until_asked(tmp_path: Path) -> 
         (Options({"audio": "audio34"}), "no extractor called 'audio34'; did you mean 'audio33'"),
         (Options({}), "nothing to extract"),
         (replace(SOUND, cut="lines"), "--cut must be one of auto, whole, transcript, got 'lines'"),
+        (replace(SOUND, limit_s=float("nan")), "--time-limit must be above 0 s, got nan"),
+        (replace(SOUND, split_by="sex"), "no column in media called 'sex'"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_any_work(
@@ -169,6 +174,157 @@ def test_when_nothing_at_all_could_be_read_it_says_so(tmp_path: Path) -> None:
     (tmp_path / "media/a.wav").write_bytes(b"no sound")
     with pytest.raises(WorkError, match=r"nothing could be extracted from .*media; a\.wav: .*a\.wav"):
         extract_media(tmp_path / "media", tmp_path / "out", SOUND)
+
+
+def test_a_folder_that_is_something_else_is_refused_before_any_work(media: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.txt").touch()
+    (tmp_path / "file").touch()
+    for name in ("out", "file"):
+        with pytest.raises(InputError, match="exists already; choose another folder, or say --overwrite"):
+            extract_media(media, tmp_path / name, SOUND)
+    with pytest.raises(InputError, match="names no folder to make"):
+        extract_media(media, tmp_path / "..", SOUND)
+    assert sorted(os.listdir(tmp_path)) == ["file", "out"]
+
+
+def test_face_models_that_cannot_be_had_are_missed_before_any_work(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOODAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MOODAL_FACE_MODELS", str(tmp_path / "nowhere"))
+    options = replace(SOUND, extractors={"audio": "audio33", "vision": "au_proxy"})
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips/a.mp4").touch()
+    with pytest.raises(InputError, match="MOODAL_FACE_MODELS is"):
+        extract_media(tmp_path / "clips", tmp_path / "out", options)
+    assert not (tmp_path / "out.parts").exists()
+    extract_media(media, tmp_path / "out", options)  # sound needs none
+    assert read_dataset(tmp_path / "out").modalities == ("audio",)
+
+
+def test_a_stage_that_failed_is_tried_again_like_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "media/a.mkv"
+    sound(tmp_path / "media/b.wav", 0.3, 0)
+    video_with_sound(file)
+    file.write_bytes(file.read_bytes().replace(b"A_PCM/INT/LIT", b"A_PCM/INT/LIX"))
+    tries = [extract_media(tmp_path / "media", tmp_path / "out", SOUND).entries for _ in range(3)]
+    assert [(e[0].stage, e[0].status, e[0].tries) for e in tries] == [
+        ("audio", "failed", 1),
+        ("audio", "failed", 2),
+        ("audio", "skipped", 3),
+    ]
+    assert all(e[1].status == "done" for e in tries)
+    for again in (True, False):  # what was forgotten is forgotten for good
+        entry = extract_media(tmp_path / "media", tmp_path / "out", replace(SOUND, retry=again)).entries[0]
+        assert (entry.status, entry.tries) == ("failed", 1 if again else 2)
+
+
+def test_a_part_that_was_damaged_is_made_again(tmp_path: Path) -> None:
+    sound(tmp_path / "media/a.wav", 0.3, 0)
+    extract_media(tmp_path / "media", tmp_path / "out", SOUND)
+    before = content(tmp_path / "out")
+    (part,) = (tmp_path / "out.parts").glob("*.npz")
+    part.write_bytes(part.read_bytes()[:200])
+    (part.parent / f".{part.name}.partial-1").touch()  # left by a process that was killed
+    extract_media(tmp_path / "media", tmp_path / "out", SOUND)
+    assert content(tmp_path / "out") == before
+    assert not list(part.parent.glob(".*"))
+
+
+def test_failures_survive_a_torn_line_and_any_file_name(tmp_path: Path) -> None:
+    failures = Failures(tmp_path / "failures.jsonl")
+    failures.record("a", "line\u2028break\udcff.wav", "first")
+    with failures.path.open("ab") as f:
+        f.write(b'\n{"key": "\xc3')
+    failures.record("a", "a.wav", "second")
+    failures.record("b", "b.wav", "third")
+    failures.forget(["b"])
+    again = Failures(failures.path)
+    assert (again.tries("a"), again.last("a"), again.tries("b")) == (2, "second", 0)
+
+
+def test_a_full_disk_ends_the_command_and_blames_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound(tmp_path / "media/a.wav", 0.3, 0)
+    job = Job(read_manifest(tmp_path / "media").sources[0], {"audio": "audio33"}, tmp_path / "gone/part.npz")
+    assert "part.npz could not be written: No such file" in extract_source(job)
+    blamed = Outcome(job, "the disk is full")
+    monkeypatch.setattr("moodal.extraction.extract.run_jobs", lambda *args, **kwargs: iter([blamed]))
+    with pytest.raises(InputError, match="the disk is full"):
+        extract_media(tmp_path / "media", tmp_path / "out", SOUND)
+    assert not (tmp_path / "out.parts/failures.jsonl").exists()
+
+
+def test_parts_of_a_cut_file_have_its_label_and_another_file_has_its_own(tmp_path: Path) -> None:
+    sound(tmp_path / "a.wav", 61, 0)
+    rows = ["video,label,text,start_s,end_s", "a.wav,sad,,,", "a.wav,happy,mine,1,2"]
+    (tmp_path / "clips.csv").write_text("\n".join(rows), encoding="utf-8")
+    extract_media(tmp_path / "clips.csv", tmp_path / "out", SOUND)
+    found = [(u.id, u.label, u.text) for u in read_dataset(tmp_path / "out").utterances]
+    assert found == [
+        ("a_000_000", "sad", None),
+        ("a_000_001", "sad", None),
+        ("a_000_002", "sad", None),
+        ("a_001", "happy", "mine"),
+    ]
+
+
+def test_columns_of_labels_without_a_label_are_no_labels(tmp_path: Path) -> None:
+    sound(tmp_path / "a.wav", 0.3, 0)
+    (tmp_path / "clips.csv").write_text("video,label\na.wav,\n", encoding="utf-8")
+    found = extract_media(tmp_path / "clips.csv", tmp_path / "out", SOUND)
+    assert found.notes == ("nobody has labelled it yet: its classes are a proposal",)
+
+
+def video_with_sound(path: Path) -> None:
+    """Two seconds of grey pictures and noise."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        pictures, noise = container.add_stream("mpeg4", rate=10), container.add_stream("pcm_s16le", rate=RATE_HZ)
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        for k in range(20):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 10 * k, np.uint8), "rgb24")
+            frame.pts = k
+            container.mux(pictures.encode(frame))
+        container.mux(pictures.encode(None))
+        samples = np.random.default_rng(0).integers(-3000, 3000, (1, 2 * RATE_HZ)).astype(np.int16)
+        block = av.AudioFrame.from_ndarray(samples, "s16", "mono")
+        block.sample_rate = RATE_HZ
+        container.mux([*noise.encode(block), *noise.encode(None)])
+
+
+@pytest.mark.parametrize(
+    ("codec", "seen", "heard"),
+    [
+        (b"", "", 20),
+        (b"V_MPEG4/ISO/ASP", "there is no decoder for its video", 20),
+        (b"A_PCM/INT/LIT", "", "there is no decoder for its audio"),
+    ],
+)
+def test_pictures_that_cannot_be_decoded_do_not_cost_the_sound_nor_the_other_way_round(
+    tmp_path: Path, codec: bytes, seen: str, heard: int | str
+) -> None:
+    file = tmp_path / "a.mkv"
+    video_with_sound(file)
+    file.write_bytes(file.read_bytes().replace(codec, codec[:-1] + b"X") if codec else file.read_bytes())
+    job = Job(Source(file, "a.mkv", (Item("a"),)), {"audio": "audio33"}, tmp_path / "part.npz")
+    media = _Media(job, Item("a"), probe(file))
+
+    def watcher(frames: Iterator[Frame]) -> int:
+        return len(list(frames))
+
+    watcher.rate_hz = 10.0
+    if seen:
+        with pytest.raises(MediaError, match=seen):
+            media.seen_by(watcher)
+    else:
+        assert media.seen_by(watcher) == 20
+    if isinstance(heard, str):
+        with pytest.raises(MediaError, match=heard):
+            media.heard_by(extractor("audio33"))
+    else:
+        assert len(media.heard_by(extractor("audio33")).values) == 1 + 2 * RATE_HZ // 512
 
 
 # How a file is cut
@@ -201,3 +357,11 @@ def test_a_given_segment_stays_and_gets_the_lines_whose_middle_lies_in_it() -> N
     assert cut_items([item], probe_of(75), LINES, "transcript") == [(Item("a", Segment(1, 3), "One."), "A")]
     own = Item("a", Segment(1, 3), "Mine.")
     assert cut_items([own], probe_of(75), LINES, "auto") == [(own, None)]
+
+
+def test_a_file_with_words_of_its_own_stays_whole() -> None:
+    assert cut_items([Item("a", None, "Mine.")], probe_of(75), LINES, "auto") == [(Item("a", None, "Mine."), None)]
+
+
+def test_a_header_that_promises_years_is_not_believed() -> None:
+    assert len(cut_items([Item("a")], probe_of(1e12), (), "auto")) == 24 * 3600 / 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,8 @@ def test_a_table_gives_segments_in_order_of_time_and_keeps_its_columns(folder: P
         ("video,id\na.mp4,x\na.wav,x\n", "rows 1 and 2 are both called 'x'"),
         ("video,id\na.mp4,\n", "row 1 has no id"),
         ("video,label\n,sad\n", "row 1 names no video"),
+        ("video,start_s,end_s\na.mp4,0,inf\n", "row 1: start_s 0 and end_s inf are no segment .the end is not finite"),
+        ("video,id\na.mp4,x \n", "'x ' begins or ends with a space; rename it"),
     ],
 )
 def test_a_table_that_is_no_manifest_is_refused(folder: Path, text: str, message: str) -> None:
@@ -78,3 +81,47 @@ def test_an_empty_folder_and_labels_of_other_files_are_refused(folder: Path, tmp
         read_manifest(folder, table(tmp_path, "file,label\na.mp4,sad\n"))
     with pytest.raises(InputError, match="its labels belong into it"):
         read_manifest(table(folder, "video\na.mp4\n"), table(tmp_path, "video,label\na.mp4,sad\n"))
+
+
+def test_labels_may_cut_a_file_and_leave_words_to_its_transcript(folder: Path) -> None:
+    labels = table(folder.parent, "video,label,text,start_s,end_s\na.wav,sad,,0.5,1\n2,happy,said,,\n")
+    found = read_manifest(folder, labels)
+    assert found.sources[1].items == (Item("a.wav", Segment(0.5, 1)),)
+    assert found.sources[2].items == (Item("b/2", None, "said"),)
+    assert set(found.columns) == {"label"}
+
+
+def test_ids_that_are_no_file_names_leave_it_to_the_column_video(folder: Path) -> None:
+    labels = table(folder.parent, "id,video,label\n7,a.wav,sad\n8,b/2.mp4,happy\n")
+    assert read_manifest(folder, labels).columns["label"] == {"a.wav": "sad", "b/2": "happy"}
+
+
+def test_a_name_that_two_files_share_labels_neither(folder: Path) -> None:
+    (folder / "c").mkdir()
+    (folder / "c/2.mp4").touch()
+    with pytest.raises(InputError, match=r"video '2' may be b/2\.mp4 or c/2\.mp4; write it with folder and ending"):
+        read_manifest(folder, table(folder.parent, "video,label\n2,sad\n"))
+    labels = table(folder.parent, "video,label\nb/2.mp4,sad\nc/2,happy\n")
+    assert read_manifest(folder, labels).columns["label"] == {"b/2": "sad", "c/2": "happy"}
+
+
+def test_no_two_files_have_one_id(folder: Path) -> None:
+    (folder / "a.mp4.wav").touch()
+    ids = [s.items[0].id for s in read_manifest(folder).sources]
+    assert ids == ["a.mp4", "a.mp4.wav", "a.wav", "b/2", "Ü ß"]
+
+
+def test_a_name_that_is_not_utf8_is_refused(folder: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.wav")).touch()
+    with pytest.raises(InputError, match=r"the file name '\\udcff\.wav' is not UTF-8; rename it"):
+        read_manifest(folder)
+
+
+def test_columns_are_refused_when_they_are_none_and_kept_as_names_when_they_divide(folder: Path) -> None:
+    labels = table(folder.parent, "video,emotion,actor\na.wav,sad,007\n")
+    with pytest.raises(InputError, match="no field of an utterance called 'lable'; did you mean 'label'"):
+        read_manifest(folder, labels, {"lable": "emotion"})
+    with pytest.raises(InputError, match=r"no column in clips\.csv called 'actr'; did you mean 'actor'"):
+        read_manifest(folder, labels, {}, ["actr"])
+    found = read_manifest(folder, labels, {"label": "emotion", "label_audio": "emotion"}, ["actor"])
+    assert found.columns == {"actor": {"a.wav": "007"}, "label": {"a.wav": "sad"}, "label_audio": {"a.wav": "sad"}}

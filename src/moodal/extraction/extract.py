@@ -18,7 +18,7 @@ from typing import Any
 from moodal.data.store import FeatureSpec
 from moodal.data.table import Clips, assemble
 from moodal.extraction.ledger import TRIES, Entry, Failures, counts, write_ledger
-from moodal.extraction.manifest import Manifest, Source, read_manifest
+from moodal.extraction.manifest import SOUND, Manifest, Source, read_manifest
 from moodal.extraction.pool import RAISED, run_jobs
 from moodal.extraction.work import (
     DONE,
@@ -32,6 +32,7 @@ from moodal.extraction.work import (
     read_values,
 )
 from moodal.features.extractor import identity_hash
+from moodal.features.model_files import install_face_models
 from moodal.files import only_one, read_json
 from moodal.types import MODALITIES, InputError, WorkError
 
@@ -47,6 +48,7 @@ EMOTIONS = (
     "calm",
 )  # when nobody has labelled yet
 CUTS = ("auto", "whole", "transcript")
+SIDE_CARS = (".srt", ".vtt", ".ass", ".csv")  # where words beside a file may be
 log = logging.getLogger(__name__)
 
 
@@ -108,50 +110,80 @@ OnChange = Callable[[int, int, str], None]  # how many files are done, of how ma
 
 def extract_media(videos: Path, target: Path, options: Options, *, on_change: OnChange | None = None) -> Extraction:
     """Make the data set folder ``target`` of the media in ``videos``; see ``read_manifest`` for what that may be."""
-    if options.cut not in CUTS:
-        raise InputError(f"--cut must be one of {', '.join(CUTS)}, got {options.cut!r}")
-    if not options.extractors:
-        raise InputError("nothing to extract: text, audio and vision are all none")
-    manifest = read_manifest(videos, options.labels, options.fields)
+    _refuse(target, options)
+    divide_by = [c for c in (options.folds_by, options.split_by) if c]
+    manifest = read_manifest(videos, options.labels, options.fields, divide_by)
     identities = {m: extractor(spec).identity() for m, spec in options.extractors.items()}  # refuses before any work
+    _fetch_models(identities, manifest)
     parts = target.with_name(f"{target.name}.parts")
     parts.mkdir(parents=True, exist_ok=True)
     with only_one(parts):
+        for left in parts.glob(".*.partial-*"):  # by a process that was killed
+            left.unlink(missing_ok=True)
         jobs = [_job(s, options, identities, parts) for s in manifest.sources]
         failures = Failures(parts / "failures.jsonl")
         if options.retry:
             failures.forget([j.part.stem for j in jobs])
-        _work(jobs, failures, options, on_change)
-        entries = [e for job in jobs for e in _entries(job, failures)]
+        found = _work(jobs, failures, options, on_change)
+        entries = [e for job in jobs for e in _entries(job, found, failures)]
+        write_ledger(entries, parts / "ledger.parquet")
         if not any(e.status == DONE for e in entries):
             first = next((e for e in entries if e.status == FAILED), entries[0])
             raise WorkError(f"nothing could be extracted from {videos}; {first.video}: {first.note}")
-        notes = _assemble(videos, target, manifest, jobs, identities, options)
-        write_ledger(entries, parts / "ledger.parquet")
+        notes = _assemble(videos, target, manifest, jobs, found, identities, options)
     return Extraction(tuple(entries), parts / "ledger.parquet", tuple(notes))
+
+
+def _refuse(target: Path, options: Options) -> None:
+    """What could only fail when the work is done."""
+    if options.cut not in CUTS:
+        raise InputError(f"--cut must be one of {', '.join(CUTS)}, got {options.cut!r}")
+    if options.limit_s is not None and not options.limit_s > 0:  # also what is no number
+        raise InputError(f"--time-limit must be above 0 s, got {options.limit_s}")
+    if not options.extractors:
+        raise InputError("nothing to extract: text, audio and vision are all none")
+    if target.name in ("", ".."):
+        raise InputError(f"{target} names no folder to make; give it a name of its own")
+    is_there = target.exists() and not (target.is_dir() and not any(target.iterdir()))
+    if is_there and not options.overwrite and not _is_extracted(target):
+        raise InputError(f"{target} exists already; choose another folder, or say --overwrite")
+
+
+def _fetch_models(identities: Mapping[str, Mapping[str, Any]], manifest: Manifest) -> None:
+    """Once and now: without a network every file would fail for it, each after its own try."""
+    pictures = any(s.file.suffix.lower() not in SOUND for s in manifest.sources)
+    if pictures and any(i["name"] == "au_proxy" for i in identities.values()):
+        install_face_models()
 
 
 def _job(source: Source, options: Options, identities: Mapping[str, Mapping[str, Any]], parts: Path) -> Job:
     """Named by all that decides its result: the file (name, size, time), its utterances, the extractors."""
-    try:
-        stat = source.file.stat()
-        state = [stat.st_size, stat.st_mtime_ns]
-    except OSError:
-        state = []
+    beside = [source.file.name, *(source.file.stem + s for suffix in SIDE_CARS for s in (suffix, suffix.upper()))]
+    state = [[name, *_size_and_time(source.file.parent / name)] for name in beside]
     items = [[i.id, i.segment and [i.segment.start_s, i.segment.end_s], i.text] for i in source.items]
-    sidecars = sorted(
-        [p.name, p.stat().st_mtime_ns]
-        for p in source.file.parent.glob("*")
-        if p.stem == source.file.stem and p.suffix.lower() in (".srt", ".vtt", ".ass", ".csv")
-    )
-    said = [source.video, state, items, sidecars, options.cut, {m: identity_hash(i) for m, i in identities.items()}]
+    said = [source.video, state, items, options.cut, {m: identity_hash(i) for m, i in identities.items()}]
     key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
     return Job(source, dict(options.extractors), parts / f"{key}.npz", options.cut)
 
 
-def _work(jobs: Sequence[Job], failures: Failures, options: Options, on_change: OnChange | None) -> None:
-    """Every job that is not done yet; one whose process hung or died is tried again, after all others."""
-    todo = [j for j in jobs if not j.part.exists() and failures.tries(j.part.stem) < TRIES]
+def _size_and_time(file: Path) -> list[int]:
+    try:
+        stat = file.stat()
+    except (OSError, ValueError):  # it does not exist, or cannot: the name is too long, or holds a zero byte
+        return []
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+Part = list[dict[str, Any]]
+
+
+def _work(
+    jobs: Sequence[Job], failures: Failures, options: Options, on_change: OnChange | None
+) -> dict[Path, Part | None]:
+    """Every job that is not done yet, or not all of it; one whose process hung or died is tried again, after all
+    others. What each part holds; None where there is none."""
+    found = {j.part: read_part(j.part) for j in jobs}
+    todo = [j for j in jobs if not _is_good(found[j.part]) and failures.tries(j.part.stem) < TRIES]
     done, under_way = len(jobs) - len(todo), set[str]()
     workers = max(1, min(options.workers or os.cpu_count() or 1, len(todo) or 1))
 
@@ -169,40 +201,68 @@ def _work(jobs: Sequence[Job], failures: Failures, options: Options, on_change: 
             extract_source, todo, workers=workers, limit_s=lambda j: _limit_s(j, options), on_start=begin
         )
         for outcome in outcomes:
+            key = outcome.job.part.stem
             under_way.discard(outcome.job.source.video)
+            if outcome.value:  # our own disk
+                raise InputError(outcome.value)
             if outcome.problem:
-                key = outcome.job.part.stem
                 failures.record(key, outcome.job.source.video, outcome.problem)
                 log.warning("%s: %s", outcome.job.source.video, outcome.problem)
                 # what says why it cannot be read will say so again; a process may have died for other reasons
                 if outcome.kind != RAISED and failures.tries(key) < TRIES:
                     again.append(outcome.job)
                     continue
+            else:
+                found[outcome.job.part] = said = read_part(outcome.job.part)
+                if not _is_good(said):
+                    failures.record(key, outcome.job.source.video, _problem(said))
             done += 1
             show()
         todo = again
+    return found
+
+
+def _is_good(part: Part | None) -> bool:
+    """It is there, and no stage of it failed."""
+    return part is not None and not _problem(part)
+
+
+def _problem(part: Part | None) -> str:
+    """What the first stage that failed says."""
+    if part is None:
+        return "its part was written and cannot be read again; check the disk"
+    stages = (stage for said in part for stage in said["stages"].values())
+    return next((stage["note"] or FAILED for stage in stages if stage["status"] == FAILED), "")
 
 
 def _limit_s(job: Job, options: Options) -> float:
     """Ample for a file at a third of real time and 100 kB a second; only what hangs takes longer."""
     if options.limit_s is not None:
         return options.limit_s
-    try:
-        return 300.0 + job.source.file.stat().st_size / 30_000
-    except OSError:
-        return 300.0
+    size = _size_and_time(job.source.file)
+    return 300.0 + (size[0] / 30_000 if size else 0.0)
 
 
-def _entries(job: Job, failures: Failures) -> Iterator[Entry]:
-    key, video = job.part.stem, job.source.video
-    if not job.part.exists():
-        status = SKIPPED if failures.tries(key) >= TRIES else FAILED
+def _entries(job: Job, found: Mapping[Path, Part | None], failures: Failures) -> Iterator[Entry]:
+    key, video, part = job.part.stem, job.source.video, found[job.part]
+    tries = failures.tries(key)
+    status = SKIPPED if tries >= TRIES else FAILED
+    if part is None:
         for item in job.source.items:
-            yield Entry(video, item.id, "file", status, failures.last(key), 0, failures.tries(key))
+            yield Entry(video, item.id, "file", status, failures.last(key), 0, tries)
         return
-    for said in read_part(job.part):
+    for said in part:
         for m, stage in said["stages"].items():
-            yield Entry(video, said["id"], m, stage["status"], stage["note"], stage["steps"], failures.tries(key) + 1)
+            failed = stage["status"] == FAILED
+            yield Entry(
+                video,
+                said["id"],
+                m,
+                status if failed else stage["status"],
+                stage["note"],
+                stage["steps"],
+                tries if failed or not _is_good(part) else tries + 1,
+            )
 
 
 def _assemble(
@@ -210,6 +270,7 @@ def _assemble(
     target: Path,
     manifest: Manifest,
     jobs: Sequence[Job],
+    found: Mapping[Path, Part | None],
     identities: Mapping[str, Mapping[str, Any]],
     options: Options,
 ) -> list[str]:
@@ -217,29 +278,22 @@ def _assemble(
     places: dict[str, tuple[Path, int]] = {}
     present: set[str] = set()
     for job in jobs:
-        if not job.part.exists():
-            continue
-        parent = job.source.items[0].id if len(job.source.items) == 1 else None
-        for number, said in enumerate(read_part(job.part)):
+        own = {item.id for item in job.source.items}
+        for number, said in enumerate(found[job.part] or ()):
             places[said["id"]] = (job.part, number)
             present |= {m for m, stage in said["stages"].items() if stage["status"] == DONE}
-            given = said["id"] if any(said["id"] in column for column in manifest.columns.values()) else parent
-            more = {c: values.get(given or "") for c, values in manifest.columns.items()}
-            more = {c: v for c, v in more.items() if c not in ("speaker",) or v is not None}
-            rows.append(
-                {
-                    "video": job.source.video,
-                    **{k: said[k] for k in ("id", "start_s", "end_s", "text", "speaker")},
-                    **more,
-                }
-            )
+            given = said["id"] if said["id"] in own else said["id"].rpartition("_")[0]  # what was cut has a number
+            more = {c: values.get(given) for c, values in manifest.columns.items()}
+            more = {c: v for c, v in more.items() if c != "speaker" or v is not None}
+            known = {k: said[k] for k in ("id", "start_s", "end_s", "text", "speaker")}
+            rows.append({"video": job.source.video, **known, **more})
     names = list(dict.fromkeys(c for row in rows for c in row))
     columns = {c: [row.get(c) for row in rows] for c in names}
     others = {c: columns.pop(c) for c in list(columns) if c not in _OURS}
-    labelled = {"label", "score"} & columns.keys()
+    labelled = {c for c in ("label", "score") if any(v is not None for v in columns.get(c, ()))}
     if not labelled:
         columns["label"] = [None] * len(rows)
-    lost = [j.source.video for j in jobs if not j.part.exists()]
+    lost = [j.source.video for j in jobs if found[j.part] is None]
     absent = [m for m in options.extractors if m not in present]
     notes = [
         *manifest.notes,
@@ -256,7 +310,7 @@ def _assemble(
         notes=notes,
         class_names=options.class_names or (None if labelled else EMOTIONS),
         interval=options.interval,
-        name=options.name or videos.stem,
+        name=options.name or (videos.resolve().name if videos.is_dir() else videos.stem),
         licence=options.licence,
         overwrite=options.overwrite or _is_extracted(target),
         folds_by=options.folds_by,
@@ -268,7 +322,10 @@ def _assemble(
 
 def _is_extracted(target: Path) -> bool:
     """An earlier result of ours: it is replaced by what the files say now."""
-    return (target / "dataset.json").is_file() and read_json(target / "dataset.json").get("extracted") is True
+    if not (target / "dataset.json").is_file():
+        return False
+    info = read_json(target / "dataset.json")
+    return isinstance(info, dict) and info.get("extracted") is True
 
 
 _OURS = ("id", "video", "start_s", "end_s", "speaker", "text", "label", "label_text", "label_audio", "label_vision",
@@ -279,6 +336,6 @@ def _opener(places: Mapping[str, tuple[Path, int]], identity: Mapping[str, Any])
     spec = FeatureSpec(**identity)
 
     def open_clips(ids: Sequence[str]) -> Clips:
-        return Clips(spec.dim, (read_values(*places[i], spec.modality) for i in ids), spec=spec)
+        return Clips(spec.dim, read_values([places[i] for i in ids], spec.modality), spec=spec)
 
     return open_clips

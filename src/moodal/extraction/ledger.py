@@ -12,6 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from moodal.files import disk_errors, write_atomic
+
 TRIES = 3
 SCHEMA = pa.schema(
     [
@@ -45,17 +47,24 @@ class Failures:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems: dict[str, list[str]] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        for line in path.read_bytes().split(b"\n") if path.exists() else ():
             try:
                 said = json.loads(line)
-                self.problems.setdefault(said["key"], []).append(said["problem"])
-            except (json.JSONDecodeError, KeyError, TypeError):
+                key, problem = said["key"], said["problem"]
+            except (ValueError, KeyError, TypeError):
                 continue  # half a line: the power failed while it was written
+            if problem is None:
+                self.problems.pop(key, None)
+            else:
+                self.problems.setdefault(key, []).append(problem)
 
     def record(self, key: str, video: str, problem: str) -> None:
         self.problems.setdefault(key, []).append(problem)
-        line = json.dumps({"key": key, "video": video, "problem": problem}, ensure_ascii=False) + "\n"
-        with self.path.open("a", encoding="utf-8") as f:
+        self._write({"key": key, "video": video, "problem": problem})
+
+    def _write(self, said: dict[str, str | None]) -> None:
+        line = "\n" + json.dumps(said)  # a line that was cut off ends here
+        with disk_errors(self.path), self.path.open("a", encoding="ascii") as f:
             f.write(line)
             f.flush()
             os.fsync(f.fileno())
@@ -69,12 +78,14 @@ class Failures:
     def forget(self, keys: Iterable[str]) -> None:
         """Another chance for what was given up."""
         for key in keys:
-            self.problems.pop(key, None)
+            if self.problems.pop(key, None):
+                self._write({"key": key, "problem": None})
 
 
 def write_ledger(entries: Sequence[Entry], path: Path) -> None:
     rows = [asdict(e) for e in entries]
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, compression="zstd")
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    write_atomic(path, lambda p: pq.write_table(table, p, compression="zstd"))
 
 
 def counts(entries: Iterable[Entry]) -> dict[str, int]:

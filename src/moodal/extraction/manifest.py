@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moodal.data.folds import GROUP_COLUMNS
+from moodal.data.store import COLUMNS
 from moodal.data.table import read_columns
 from moodal.types import InputError, Segment, unknown
 
@@ -26,6 +30,7 @@ VIDEO = (
     ".ogv",
     ".3gp",
 )
+ITEM = ("start_s", "end_s", "text")  # columns that say what is extracted
 SOUND = (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".wma", ".aif", ".aiff")
 
 
@@ -57,18 +62,43 @@ class Manifest:
     notes: tuple[str, ...] = ()
 
 
-def read_manifest(source: Path, labels: Path | None = None, fields: Mapping[str, str] | None = None) -> Manifest:
+def read_manifest(
+    source: Path, labels: Path | None = None, fields: Mapping[str, str] | None = None, divide_by: Sequence[str] = ()
+) -> Manifest:
     """``source``: a folder, or a .csv, .tsv or .parquet table with a column ``video`` (a file, relative to the table).
 
     A table may also give id, start_s, end_s, text and the columns of a data set. ``labels``: such a table for a folder,
     whose rows are found by ``id`` or by ``video``. ``fields``: how the table calls our columns ({"label": "emotion"}).
+    ``divide_by``: columns of names that must be there.
     """
-    fields = fields or {}
+    for ours in fields or {}:
+        if ours not in COLUMNS.names:
+            raise unknown("field of an utterance", ours, COLUMNS.names)
+    table = source if labels is None else labels
     if source.is_dir():
-        return _of_folder(source, labels, fields)
-    if labels is not None:
+        columns = {} if labels is None else _renamed(labels, fields or {}, divide_by)
+        found = _of_folder(source, labels, columns)
+    elif labels is not None:
         raise InputError(f"{source} is a table, so its labels belong into it; --labels goes with a folder of media")
-    return _of_table(source, fields)
+    else:
+        found = _of_table(source, _renamed(source, fields or {}, divide_by))
+    for column in divide_by:
+        if column not in found.columns and column not in GROUP_COLUMNS:
+            raise unknown(f"column in {table.name}", column, {*found.columns, *GROUP_COLUMNS})
+    for s in found.sources:
+        for name in (s.video, *(i.id for i in s.items)):
+            _refuse_name(name)
+    return found
+
+
+def _refuse_name(name: str) -> None:
+    """What a data set could not hold; said now and not after hours."""
+    if name != name.strip():
+        raise InputError(f"{name!r} begins or ends with a space; rename it")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the file name {name!a} is not UTF-8; rename it") from None
 
 
 def media_files(folder: Path) -> list[Path]:
@@ -85,7 +115,7 @@ def media_files(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
 
 
-def _of_folder(folder: Path, labels: Path | None, fields: Mapping[str, str]) -> Manifest:
+def _of_folder(folder: Path, labels: Path | None, table: Mapping[str, Any]) -> Manifest:
     files = media_files(folder)
     if not files:
         raise InputError(f"{folder} holds no media file (endings {', '.join((*VIDEO[:4], *SOUND[:3]))}, ...)")
@@ -94,58 +124,66 @@ def _of_folder(folder: Path, labels: Path | None, fields: Mapping[str, str]) -> 
     sources = tuple(Source(file, name, (Item(i),)) for file, name, i in zip(files, names, ids, strict=True))
     if labels is None:
         return Manifest(folder, sources, {})
-    return _labelled(Manifest(folder, sources, {}), labels, fields)
+    return _labelled(Manifest(folder, sources, {}), labels, table)
 
 
 def _ids(names: Sequence[str]) -> list[str]:
-    """File names without their endings, where these are still different."""
+    """File names without their endings, where these are still different, and no other file's name."""
     short = [name.rsplit(".", 1)[0] for name in names]
-    return (
-        [s if short.count(s) == 1 else n for s, n in zip(short, names, strict=True)]
-        if len(set(short)) < len(short)
-        else short
-    )
+    count, taken = Counter(short), set(names)
+    return [s if count[s] == 1 and s not in taken else n for s, n in zip(short, names, strict=True)]
 
 
-def _labelled(manifest: Manifest, labels: Path, fields: Mapping[str, str]) -> Manifest:
-    table = _renamed(labels, fields)
-    key = next((k for k in ("id", "video") if k in table), None)
-    if key is None:
+def _labelled(manifest: Manifest, labels: Path, table: Mapping[str, Any]) -> Manifest:
+    keys = [k for k in ("id", "video") if k in table]
+    if not keys:
         raise InputError(
             f"{labels} has neither a column 'id' nor 'video' to find a file's row by; it has {_named(table)}"
         )
-    rows: dict[str, int] = {}
-    for row, name in enumerate(table[key]):
-        if name in rows:
-            raise InputError(f"{labels}: {key} {name!r} stands in two rows")
-        rows[str(name)] = row
-    found: dict[str, int] = {}
-    for s in manifest.sources:
-        stem = s.video.rsplit("/", 1)[-1]
-        for name in (s.items[0].id, s.video, stem, stem.rsplit(".", 1)[0]):
-            if name in rows:
-                found[s.items[0].id] = rows[name]
-                break
-    if not found:
-        raise InputError(f"no {key} of {labels} is a file of {manifest.root}; the first is {table[key][0]!r}")
+    for key in keys:
+        found = _rows_of_files(manifest.sources, labels, key, table[key])
+        if found:
+            break
+    else:
+        tried = " and no ".join(keys)
+        raise InputError(f"no {tried} of {labels} is a file of {manifest.root}; the first is {table[keys[0]][0]!r}")
     columns = {
-        c: {i: values[row] for i, row in found.items()} for c, values in table.items() if c not in ("id", "video")
+        c: {i: values[row] for i, row in found.items()}
+        for c, values in table.items()
+        if c not in ("id", "video", *ITEM)
     }
-    sources = manifest.sources
-    if "text" in columns:
-        sources = tuple(
-            Source(s.file, s.video, tuple(Item(i.id, i.segment, columns["text"].get(i.id)) for i in s.items))
-            for s in sources
-        )
-    lonely = len(set(rows.values())) - len(set(found.values()))
+    segments, texts = _segments(labels, table), _texts(table)
+    items = {i: Item(i, segments[row], texts[row]) for i, row in found.items()}
+    sources = tuple(Source(s.file, s.video, tuple(items.get(i.id, i) for i in s.items)) for s in manifest.sources)
+    lonely = len(table[key]) - len(set(found.values()))
     notes = [f"{lonely} rows of {labels.name} belong to no file"] if lonely else []
     without = len(manifest.sources) - len(found)
     notes += [f"{without} files have no row in {labels.name}"] if without else []
     return Manifest(manifest.root, sources, columns, tuple(notes))
 
 
-def _of_table(source: Path, fields: Mapping[str, str]) -> Manifest:
-    table = _renamed(source, fields)
+def _rows_of_files(sources: Sequence[Source], labels: Path, key: str, names: Sequence[Any]) -> dict[str, int]:
+    """The row of each file that has one, by its id: found by all of its name, else by what is left of it without
+    folders and without the ending, if that is one file only."""
+    rows: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if name is not None and rows.setdefault(str(name), row) != row:
+            raise InputError(f"{labels}: {key} {name!r} stands in two rows")
+    found = {s.items[0].id: rows[n] for s in sources for n in (s.video, s.items[0].id) if n in rows}
+    exact, taken = set(found.values()), dict[str, str]()
+    for s in (s for s in sources if s.items[0].id not in found):
+        last = s.video.rsplit("/", 1)[-1]
+        short = next((n for n in (last, last.rsplit(".", 1)[0]) if n in rows and rows[n] not in exact), None)
+        if short is None:
+            continue
+        first = taken.setdefault(short, s.video)
+        if first != s.video:
+            raise InputError(f"{labels}: {key} {short!r} may be {first} or {s.video}; write it with folder and ending")
+        found[s.items[0].id] = rows[short]
+    return found
+
+
+def _of_table(source: Path, table: Mapping[str, Any]) -> Manifest:
     if "video" not in table:
         raise InputError(f"{source} has no column 'video' with the media files; it has {_named(table)}")
     by_video: dict[str, list[int]] = {}
@@ -155,31 +193,40 @@ def _of_table(source: Path, fields: Mapping[str, str]) -> Manifest:
         by_video.setdefault(str(name), []).append(row)
     segments = _segments(source, table)
     ids = _row_ids(source, table, by_video)
-    texts = table.get("text", [None] * len(ids))
+    texts = _texts(table)
     sources = []
     for name, rows in by_video.items():
         rows = sorted(rows, key=lambda r: (segments[r].start_s if segments[r] else 0.0, r))  # type: ignore[union-attr]
         sources.append(Source(source.parent / name, name, tuple(Item(ids[r], segments[r], texts[r]) for r in rows)))
-    other = [c for c in table if c not in ("id", "video", "start_s", "end_s", "text")]
+    other = [c for c in table if c not in ("id", "video", *ITEM)]
     columns = {c: {ids[r]: table[c][r] for r in range(len(ids))} for c in other}
     return Manifest(source.parent, tuple(sources), columns)
 
 
-def _renamed(source: Path, fields: Mapping[str, str]) -> dict[str, Any]:
+def _renamed(source: Path, fields: Mapping[str, str], divide_by: Sequence[str]) -> dict[str, Any]:
     """The table's columns by our names."""
-    table = read_columns(source, fields)
-    for ours, theirs in fields.items():
+    table = read_columns(source, fields, divide_by)
+    for theirs in fields.values():
         if theirs not in table:
             raise unknown(f"column in {source.name}", theirs, table)
-        table[ours] = table.pop(theirs)
-    return table
+    kept = {c: values for c, values in table.items() if c not in fields and c not in fields.values()}
+    return kept | {ours: table[theirs] for ours, theirs in fields.items()}
+
+
+def _num_rows(table: Mapping[str, Sequence[Any]]) -> int:
+    return max((len(values) for values in table.values()), default=0)
+
+
+def _texts(table: Mapping[str, Sequence[Any]]) -> list[str | None]:
+    """A Parquet file may hold words that are numbers."""
+    return [None if t is None else str(t) for t in table.get("text", [None] * _num_rows(table))]
 
 
 def _segments(source: Path, table: Mapping[str, Sequence[Any]]) -> list[Segment | None]:
     if ("start_s" in table) != ("end_s" in table):
         raise InputError(f"{source} has one of start_s and end_s; a segment needs both")
     if "start_s" not in table:
-        return [None] * len(table["video"])
+        return [None] * _num_rows(table)
     found: list[Segment | None] = []
     for row, (start, end) in enumerate(zip(table["start_s"], table["end_s"], strict=True)):
         if start is None and end is None:
@@ -187,6 +234,8 @@ def _segments(source: Path, table: Mapping[str, Sequence[Any]]) -> list[Segment 
             continue
         try:
             found.append(Segment(float(start), float(end)))
+            if not math.isfinite(float(end)):
+                raise ValueError("the end is not finite")
         except (TypeError, ValueError) as e:
             raise InputError(
                 f"{source}: row {row + 1}: start_s {start!r} and end_s {end!r} are no segment ({e})"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,9 @@ from moodal.extraction.manifest import Item, Source
 from moodal.features.extractor import Features, create_extractor
 from moodal.files import write_atomic
 from moodal.media import MediaError
-from moodal.media.decode import AudioBlock, Frame, Probe, decode, probe, read_audio, read_frames
+from moodal.media.decode import MAX_DURATION_S, AudioBlock, Frame, Probe, decode, probe, read_audio, read_frames
 from moodal.media.transcripts import Line, read_transcript
-from moodal.types import InputError, Segment
+from moodal.types import InputError, Segment, WorkError
 
 DONE, MISSING, FAILED, SKIPPED = "done", "missing", "failed", "skipped"
 WHOLE_S = 60.0  # a file without segments that is longer is cut, so that memory does not grow with its length
@@ -59,8 +62,11 @@ class Extracted:
     stages: dict[str, Stage] = field(default_factory=dict)
 
 
-def extract_source(job: Job) -> None:
-    """Write ``job.part``; a file that cannot be opened at all raises, anything less is a stage that failed."""
+def extract_source(job: Job) -> str:
+    """Write ``job.part``; a file that cannot be opened at all raises, anything less is a stage that failed.
+
+    Returns why the part could not be written, or "": that is no fault of the file, and the next one would fare alike.
+    """
     found = probe(job.source.file)
     if found.video is None and found.audio is None:
         raise MediaError(f"{job.source.file} has neither a picture nor a sound that can be read")
@@ -69,7 +75,13 @@ def extract_source(job: Job) -> None:
         _extract(job, item, speaker, found, problem)
         for item, speaker in cut_items(job.source.items, found, lines, job.cut)
     ]
-    write_part(job.part, extracted)
+    try:
+        write_part(job.part, extracted)
+    except OSError as e:
+        return f"{job.part} could not be written: {e.strerror or e}"
+    except InputError as e:  # the disk is full
+        return str(e)
+    return ""
 
 
 def cut_items(items: Iterable[Item], found: Probe, lines: tuple[Line, ...], cut: str) -> list[tuple[Item, str | None]]:
@@ -77,18 +89,18 @@ def cut_items(items: Iterable[Item], found: Probe, lines: tuple[Line, ...], cut:
 
     An item with a segment stays. A whole file is one utterance with ``cut`` "whole", one per line of the transcript
     with "transcript"; "auto" keeps files up to ``WHOLE_S`` whole, and cuts longer ones by the transcript or, without
-    one, into equal spans of at most ``SPAN_S``.
+    one, into equal spans of at most ``SPAN_S``. With words of its own it stays whole: no part of it has its words.
     """
     out: list[tuple[Item, str | None]] = []
     for item in items:
         whole = item.segment is None
-        long = whole and (found.duration_s or 0.0) > WHOLE_S
+        long = whole and item.text is None and (found.duration_s or 0.0) > WHOLE_S
         if whole and lines and (cut == "transcript" or (cut == "auto" and long)):
             for k, line in enumerate(line for line in lines if line.end_s > line.start_s):
                 part = Item(f"{item.id}_{k:03d}", Segment(max(0.0, line.start_s), line.end_s), line.text)
                 out.append((part, line.speaker))
         elif long and cut != "whole":
-            out += [(part, None) for part in _spans(item, found.duration_s or 0.0)]
+            out += [(part, None) for part in _spans(item, min(found.duration_s or 0.0, MAX_DURATION_S))]
         else:
             out.append(_with_words(item, lines))
     return out
@@ -123,14 +135,11 @@ def _extract(job: Job, item: Item, speaker: str | None, found: Probe, problem: s
     out = Extracted(item, speaker)
     if "text" in job.extractors:
         _stage(out, "text", lambda: _read(extractor(job.extractors["text"]), item, problem))
-    blocks: list[Array] = []
-    frames = _media(job, item, found, blocks)
+    media = _Media(job, item, found)
     if "vision" in job.extractors:
-        watcher = extractor(job.extractors["vision"])
-        _stage(out, "vision", lambda: watcher(frames) if found.video else "no picture")
+        _stage(out, "vision", lambda: media.seen_by(extractor(job.extractors["vision"])))
     if "audio" in job.extractors:
-        listener = extractor(job.extractors["audio"])
-        _stage(out, "audio", lambda: _heard(listener, frames, blocks) if found.audio else "no sound")
+        _stage(out, "audio", lambda: media.heard_by(extractor(job.extractors["audio"])))
     return out
 
 
@@ -140,33 +149,63 @@ def _read(reader: Any, item: Item, problem: str) -> Features | str:
     return reader(item.text) if item.text else "no transcript"
 
 
-def _media(job: Job, item: Item, found: Probe, blocks: list[Array]) -> Iterator[Frame]:
-    """The item's frames; its sound is put into ``blocks`` on the way, so that one decoding serves both."""
-    file, segment = job.source.file, item.segment
-    audio = extractor(job.extractors["audio"]).rate_hz if "audio" in job.extractors and found.audio else None
-    vision = extractor(job.extractors["vision"]).rate_hz if "vision" in job.extractors and found.video else None
-    if vision is None:
-        if audio is not None:
-            blocks.append(read_audio(file, rate_hz=audio, segment=segment))
-        return
-    if audio is None:
-        yield from read_frames(file, rate_hz=vision, segment=segment, max_side_px=MAX_SIDE_PX)
-        return
-    for part in decode(file, frame_rate_hz=vision, audio_rate_hz=audio, segment=segment, max_side_px=MAX_SIDE_PX):
-        if isinstance(part, AudioBlock):
-            blocks.append(part.samples)
+class _Media:
+    """Pictures and sound of one item: in one pass over the file where both are wanted, else one after the other."""
+
+    def __init__(self, job: Job, item: Item, found: Probe) -> None:
+        self._file, self._segment, self._found = job.source.file, item.segment, found
+        self._audio_hz = (
+            extractor(job.extractors["audio"]).rate_hz if "audio" in job.extractors and found.audio else None
+        )
+        self._blocks: list[Array] = []
+        self._heard_all = False
+        self._frames: Iterator[Frame] = iter(())
+
+    def seen_by(self, watcher: Any) -> Features | str:
+        if not self._found.video:
+            return "no picture"
+        self._frames = self._pictures(watcher.rate_hz)
+        features: Features = watcher(self._frames)
+        return features
+
+    def heard_by(self, listener: Any) -> Features | str:
+        if not self._found.audio:
+            return "no sound"
+        with suppress(MediaError):  # what is wrong with the sound is said when that is read alone
+            for _ in self._frames:  # what vision left
+                pass
+        if self._heard_all and (self._blocks or self._segment):
+            samples = np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.float32)
         else:
-            yield part
+            samples = read_audio(self._file, rate_hz=listener.rate_hz, segment=self._segment)
+        if not len(samples):
+            return "no sound in this stretch" if self._segment else "no sound"
+        features: Features = listener(samples, listener.rate_hz)
+        return features
 
+    def _pictures(self, rate_hz: float) -> Iterator[Frame]:
+        """The frames; the sound is kept on the way. Where there is no way for both, the pictures come alone."""
+        num = 0
+        if self._audio_hz is not None:
+            try:
+                for frame in self._both(rate_hz, self._audio_hz):
+                    num += 1
+                    yield frame
+            except MediaError:
+                if num:
+                    raise
+        if not num and not (self._heard_all and self._segment):
+            yield from read_frames(self._file, rate_hz=rate_hz, segment=self._segment, max_side_px=MAX_SIDE_PX)
 
-def _heard(listener: Any, frames: Iterator[Frame], blocks: list[Array]) -> Features | str:
-    for _ in frames:  # what vision left
-        pass
-    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    if not len(samples):
-        return "no sound in this stretch"
-    found: Features = listener(samples, listener.rate_hz)
-    return found
+    def _both(self, frame_hz: float, audio_hz: int) -> Iterator[Frame]:
+        for part in decode(
+            self._file, frame_rate_hz=frame_hz, audio_rate_hz=audio_hz, segment=self._segment, max_side_px=MAX_SIDE_PX
+        ):
+            if isinstance(part, AudioBlock):
+                self._blocks.append(part.samples)
+            else:
+                yield part
+        self._heard_all = True
 
 
 def _stage(out: Extracted, modality: str, read: Callable[[], Features | str]) -> None:
@@ -174,8 +213,10 @@ def _stage(out: Extracted, modality: str, read: Callable[[], Features | str]) ->
     began = time.perf_counter()
     try:
         found = read()
-    except (MediaError, InputError, ValueError, ArithmeticError, RuntimeError, OSError) as e:
-        out.stages[modality] = Stage(FAILED, 0, time.perf_counter() - began, " ".join(str(e).split()))
+    except Exception as e:  # noqa: BLE001 (what one reader stumbles on may be no trouble for the others)
+        said = " ".join(str(e).split())
+        note = said if isinstance(e, InputError | WorkError) else f"{type(e).__name__}: {said}"
+        out.stages[modality] = Stage(FAILED, 0, time.perf_counter() - began, note)
         return
     seconds = time.perf_counter() - began
     if isinstance(found, str):
@@ -222,15 +263,24 @@ def write_part(path: Path, extracted: list[Extracted]) -> None:
     write_atomic(path, write)
 
 
-def read_part(path: Path) -> list[dict[str, Any]]:
-    """What ``write_part`` noted of each utterance; its arrays are read by ``read_values``."""
-    with np.load(path, allow_pickle=False) as file:
-        found: list[dict[str, Any]] = json.loads(file["meta"].tobytes())
+def read_part(path: Path) -> list[dict[str, Any]] | None:
+    """What ``write_part`` noted of each utterance; None where there is no whole part. Arrays: ``read_values``."""
+    if not zipfile.is_zipfile(path):  # numpy would leave it open
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found: list[dict[str, Any]] = json.loads(file["meta"].tobytes())
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
     return found
 
 
-def read_values(path: Path, number: int, modality: str) -> Array | None:
-    """(T, D) of the part's utterance ``number``, None where it is missing."""
-    with np.load(path, allow_pickle=False) as file:
-        found: Array | None = file.get(f"{number}.{modality}")
-    return found
+def read_values(places: Sequence[tuple[Path, int]], modality: str) -> Iterator[Array | None]:
+    """(T, D) of each utterance, None where it is missing. ``places``: its part and its number there.
+
+    Utterances of one part that follow each other are read with one opening: a long film has thousands.
+    """
+    for path, group in groupby(places, key=lambda place: place[0]):
+        with np.load(path, allow_pickle=False) as file:
+            for _, number in group:
+                yield file.get(f"{number}.{modality}")
