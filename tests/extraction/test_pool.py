@@ -10,6 +10,7 @@ import time
 import pytest
 
 from moodal.extraction.pool import DIED, LATE, RAISED, run_jobs
+from moodal.types import InputError
 
 
 def misbehave(job: str) -> str:
@@ -21,12 +22,14 @@ def misbehave(job: str) -> str:
         os._exit(7)
     if job == "raise":
         raise ValueError("two\nlines")
+    if job == "refuse":
+        raise InputError("a sentence of ours")
     return job.upper()
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_every_job_has_one_outcome_whatever_the_others_do(workers: int) -> None:
-    jobs = ["a", "hang", "b", "crash", "exit", "raise", "c"]
+    jobs = ["a", "hang", "b", "crash", "exit", "raise", "refuse", "c"]
     started: list[str] = []
     limit = {"hang": 3.0}
     found = {
@@ -44,8 +47,10 @@ def test_every_job_has_one_outcome_whatever_the_others_do(workers: int) -> None:
         "crash": (None, DIED),
         "exit": (None, DIED),
         "raise": (None, RAISED),
+        "refuse": (None, RAISED),
     }
     assert found["raise"][2] == "ValueError: two lines"
+    assert found["refuse"][2] == "a sentence of ours"
     assert "SIGSEGV" in found["crash"][2]
     assert "exit code 7" in found["exit"][2]
     assert not multiprocessing.active_children()

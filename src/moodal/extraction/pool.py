@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
+from moodal.types import InputError, WorkError
+
 J = TypeVar("J")
 CONTEXT = multiprocessing.get_context("spawn")  # a forked child would inherit torch's thread pools
 RAISED, DIED, LATE = "raised", "died", "late"
@@ -137,7 +139,8 @@ def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
         try:
             answer = work(job), ""
         except Exception as e:  # noqa: BLE001 (a foreign file may raise anything; it is the job's outcome)
-            answer = None, f"{type(e).__name__}: {' '.join(str(e).split())}"
+            said = " ".join(str(e).split())
+            answer = None, said if isinstance(e, InputError | WorkError) else f"{type(e).__name__}: {said}"
         with suppress(BrokenPipeError):  # the command is gone
             pipe.send(answer)
 
