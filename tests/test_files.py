@@ -250,3 +250,13 @@ def test_the_sentence_names_the_file_that_was_not_written(tmp_path):
     )
     assert done.stdout.startswith(f"the disk is full: {tmp_path / 'x.json'} was not written"), done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_was_left_by_a_kill_at_the_very_end_is_in_nobodys_way(tmp_path):
+    for name in ("data", ".data.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    with new_folder(tmp_path / "data", overwrite=True) as folder:
+        (folder / "file").write_text("new")
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+    assert (tmp_path / "data/file").read_text() == "new"

@@ -245,10 +245,12 @@ def extract(
     with progress_bar("files") as on_change:
         done = extract_media(videos, folder, options, on_change=on_change)
     if as_json:
-        _print_json({**done.as_dict(), "path": str(folder)})
-    else:
+        _print_json({**done.as_dict(), "path": None if done.problem else str(folder)})
+    if done.problem:
+        raise WorkError(f"{done.problem}; ledger: {done.ledger}")
+    if not as_json:
         print(f"{folder}: {done.sentence()}; ledger: {done.ledger}")
-    if done.counts.get("failed"):
+    if not done.is_whole:
         raise typer.Exit(1)
 
 

@@ -72,7 +72,9 @@ def read_settings(file: Path | None, assignments: Iterable[str] = ()) -> Setting
     if file is not None:
         shipped = {p.stem: p for p in sorted(SHIPPED.glob("*.toml"))}
         try:
-            found = tomllib.loads((file if file.exists() else shipped.get(str(file), file)).read_text(encoding="utf-8"))
+            found = tomllib.loads(
+                (file if file.is_file() else shipped.get(str(file), file)).read_text(encoding="utf-8")
+            )
         except FileNotFoundError:
             raise InputError(f"{file} does not exist, and shipped settings are: {', '.join(shipped)}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:

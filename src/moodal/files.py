@@ -84,6 +84,7 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             for file in partial.rglob("*"):
                 _flush(file)
             if path.exists():
+                shutil.rmtree(old, ignore_errors=True)  # left by a run that was killed right at its end
                 path.replace(old)
             partial.replace(path)
             _flush(path.parent)

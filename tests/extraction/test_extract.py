@@ -28,7 +28,7 @@ from moodal.files import sha256
 from moodal.media import MediaError
 from moodal.media.decode import Frame, Probe, probe
 from moodal.media.transcripts import Line
-from moodal.types import InputError, Segment, WorkError
+from moodal.types import InputError, Segment
 
 RATE_HZ = 22_050
 SOUND = Options({"audio": "audio33"}, workers=2)
@@ -169,11 +169,37 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     assert not os.listdir(tmp_path)
 
 
-def test_when_nothing_at_all_could_be_read_it_says_so(tmp_path: Path) -> None:
+def test_when_nothing_at_all_could_be_read_it_says_so(
+    tmp_path: Path, moodal: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     (tmp_path / "media").mkdir()
     (tmp_path / "media/a.wav").write_bytes(b"no sound")
-    with pytest.raises(WorkError, match=r"nothing could be extracted from .*media; a\.wav: .*a\.wav"):
+    done = moodal("extract", tmp_path / "media", tmp_path / "out", "--text", "none", "--vision", "none", "--json")
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["done"], said["failed"], said["path"]) == (1, 0, 1, None)
+    assert "nothing could be extracted from" in done.stderr
+    assert "a.wav" in done.stderr
+    assert Path(said["ledger"]).exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_skipped_is_still_missing(
+    tmp_path: Path, moodal: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    sound(tmp_path / "media/a.wav", 0.3, 0)
+    (tmp_path / "media/b.wav").write_bytes(b"no sound")
+    for _ in range(3):
         extract_media(tmp_path / "media", tmp_path / "out", SOUND)
+    done = moodal("extract", tmp_path / "media", tmp_path / "out", "--text", "none", "--vision", "none", "--json")
+    assert (done.returncode, json.loads(done.stdout)["skipped"]) == (1, 1)
+
+
+def test_the_result_of_another_folder_is_not_replaced(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        sound(tmp_path / name / "a.wav", 0.3, 0)
+    extract_media(tmp_path / "one", tmp_path / "out", SOUND)
+    with pytest.raises(InputError, match="exists already; choose another folder, or say --overwrite"):
+        extract_media(tmp_path / "two", tmp_path / "out", SOUND)
 
 
 def test_a_folder_that_is_something_else_is_refused_before_any_work(media: Path, tmp_path: Path) -> None:

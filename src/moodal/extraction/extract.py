@@ -34,7 +34,7 @@ from moodal.extraction.work import (
 from moodal.features.extractor import identity_hash
 from moodal.features.model_files import install_face_models
 from moodal.files import only_one, read_json
-from moodal.types import MODALITIES, InputError, WorkError
+from moodal.types import MODALITIES, InputError
 
 DEFAULTS = {"text": "minilm", "audio": "audio33", "vision": "au_proxy"}
 EMOTIONS = (
@@ -75,11 +75,17 @@ class Options:
 
 @dataclass(frozen=True)
 class Extraction:
-    """``entries``: the ledger; ``ledger``: its file."""
+    """``entries``: the ledger; ``ledger``: its file. ``problem``: why there is no data set, where there is none."""
 
     entries: tuple[Entry, ...]
     ledger: Path
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Nothing failed, now or before."""
+        return not any(e.status in (FAILED, SKIPPED) for e in self.entries)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -110,7 +116,7 @@ OnChange = Callable[[int, int, str], None]  # how many files are done, of how ma
 
 def extract_media(videos: Path, target: Path, options: Options, *, on_change: OnChange | None = None) -> Extraction:
     """Make the data set folder ``target`` of the media in ``videos``; see ``read_manifest`` for what that may be."""
-    _refuse(target, options)
+    _refuse(videos, target, options)
     divide_by = [c for c in (options.folds_by, options.split_by) if c]
     manifest = read_manifest(videos, options.labels, options.fields, divide_by)
     identities = {m: extractor(spec).identity() for m, spec in options.extractors.items()}  # refuses before any work
@@ -129,12 +135,13 @@ def extract_media(videos: Path, target: Path, options: Options, *, on_change: On
         write_ledger(entries, parts / "ledger.parquet")
         if not any(e.status == DONE for e in entries):
             first = next((e for e in entries if e.status == FAILED), entries[0])
-            raise WorkError(f"nothing could be extracted from {videos}; {first.video}: {first.note}")
+            problem = f"nothing could be extracted from {videos}; {first.video}: {first.note}"
+            return Extraction(tuple(entries), parts / "ledger.parquet", problem=problem)
         notes = _assemble(videos, target, manifest, jobs, found, identities, options)
     return Extraction(tuple(entries), parts / "ledger.parquet", tuple(notes))
 
 
-def _refuse(target: Path, options: Options) -> None:
+def _refuse(videos: Path, target: Path, options: Options) -> None:
     """What could only fail when the work is done."""
     if options.cut not in CUTS:
         raise InputError(f"--cut must be one of {', '.join(CUTS)}, got {options.cut!r}")
@@ -145,7 +152,7 @@ def _refuse(target: Path, options: Options) -> None:
     if target.name in ("", ".."):
         raise InputError(f"{target} names no folder to make; give it a name of its own")
     is_there = target.exists() and not (target.is_dir() and not any(target.iterdir()))
-    if is_there and not options.overwrite and not _is_extracted(target):
+    if is_there and not options.overwrite and not _is_extracted(videos, target):
         raise InputError(f"{target} exists already; choose another folder, or say --overwrite")
 
 
@@ -312,20 +319,25 @@ def _assemble(
         interval=options.interval,
         name=options.name or (videos.resolve().name if videos.is_dir() else videos.stem),
         licence=options.licence,
-        overwrite=options.overwrite or _is_extracted(target),
+        overwrite=options.overwrite or _is_extracted(videos, target),
         folds_by=options.folds_by,
         num_folds=options.num_folds,
         split_by=options.split_by,
-        extra={"extracted": True},
+        extra={"extracted": _place(videos)},
     )
 
 
-def _is_extracted(target: Path) -> bool:
-    """An earlier result of ours: it is replaced by what the files say now."""
+def _is_extracted(videos: Path, target: Path) -> bool:
+    """An earlier result of ours from the same place: it is replaced by what the files say now."""
     if not (target / "dataset.json").is_file():
         return False
     info = read_json(target / "dataset.json")
-    return isinstance(info, dict) and info.get("extracted") is True
+    return isinstance(info, dict) and info.get("extracted") == _place(videos)
+
+
+def _place(videos: Path) -> str:
+    """Which folder or table it was, without telling others where it lay."""
+    return hashlib.sha256(str(videos.resolve()).encode()).hexdigest()[:16]
 
 
 _OURS = ("id", "video", "start_s", "end_s", "speaker", "text", "label", "label_text", "label_audio", "label_vision",
