@@ -19,8 +19,9 @@ import soundfile
 
 from moodal.data.store import read_dataset
 from moodal.extraction.extract import Options, extract_media
+from moodal.extraction.items import Item, Source
 from moodal.extraction.ledger import Failures
-from moodal.extraction.manifest import Item, Source, read_manifest
+from moodal.extraction.manifest import read_manifest
 from moodal.extraction.pool import Outcome
 from moodal.extraction.work import Job, _Media, cut_items, extract_source, extractor
 from moodal.features.audio import audio_features
@@ -31,7 +32,7 @@ from moodal.media.transcripts import Line
 from moodal.types import InputError, Segment
 
 RATE_HZ = 22_050
-SOUND = Options({"audio": "audio33"}, workers=2)
+SOUND = Options({"audio": "audio33"}, workers=1)
 
 
 def sound(path: Path, seconds: float, seed: int) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from moodal.extraction.manifest import Item, read_manifest
+from moodal.extraction.items import Item
+from moodal.extraction.manifest import read_manifest
 from moodal.types import InputError, Segment
 
 

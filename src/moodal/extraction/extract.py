@@ -17,8 +17,9 @@ from typing import Any
 
 from moodal.data.store import FeatureSpec
 from moodal.data.table import Clips, assemble
+from moodal.extraction.items import Source
 from moodal.extraction.ledger import TRIES, Entry, Failures, counts, write_ledger
-from moodal.extraction.manifest import SOUND, Manifest, Source, read_manifest
+from moodal.extraction.manifest import SOUND, Manifest, read_manifest
 from moodal.extraction.pool import RAISED, run_jobs
 from moodal.extraction.work import (
     DONE,

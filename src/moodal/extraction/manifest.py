@@ -12,6 +12,7 @@ from typing import Any
 from moodal.data.folds import GROUP_COLUMNS
 from moodal.data.store import COLUMNS
 from moodal.data.table import read_columns
+from moodal.extraction.items import Item, Source
 from moodal.types import InputError, Segment, unknown
 
 VIDEO = (
@@ -32,24 +33,6 @@ VIDEO = (
 )
 ITEM = ("start_s", "end_s", "text")  # columns that say what is extracted
 SOUND = (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".wma", ".aif", ".aiff")
-
-
-@dataclass(frozen=True)
-class Item:
-    """One utterance to be: ``segment`` None is the whole file, ``text`` None is not known yet."""
-
-    id: str
-    segment: Segment | None = None
-    text: str | None = None
-
-
-@dataclass(frozen=True)
-class Source:
-    """One media file and the utterances that lie in it, in order of time."""
-
-    file: Path
-    video: str
-    items: tuple[Item, ...]
 
 
 @dataclass(frozen=True)

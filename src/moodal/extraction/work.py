@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moodal.extraction.manifest import Item, Source
+from moodal.extraction.items import Item, Source
 from moodal.features.extractor import Features, create_extractor
 from moodal.files import write_atomic
 from moodal.media import MediaError
