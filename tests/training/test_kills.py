@@ -127,7 +127,7 @@ def wait_until(condition, *, seconds=60):
 @needs_proc
 def test_two_workers_of_a_killed_command_end_with_it_and_the_next_command_goes_on(tmp_path, toy):
     """First Ctrl-C, then the kill of one worker, then the kill of the command; then it is left alone."""
-    settings = {"epochs": "150", "patience": "150", "refit": "true", "batch_size": "4"}
+    settings = {"epochs": "40", "patience": "40", "refit": "true", "batch_size": "4"}
     options = [x for k, v in settings.items() for x in ("--set", f"{k}={v}")]
     entry = "from moodal.cli import main; main()"
     command = [sys.executable, "-c", entry, "train", toy, "--out", "runs", *options]
@@ -141,6 +141,8 @@ def test_two_workers_of_a_killed_command_end_with_it_and_the_next_command_goes_o
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # a shell that started the tests in the background has Ctrl-C ignored, and so do all its descendants
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def disturb(how, size=1):
