@@ -1,11 +1,10 @@
 """Faces in real clips: found, followed, counted, lost when they leave; and nothing where there is none."""
 
-import os
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.features.conftest import DATA, NO_MODELS, on_clips
 
 from moodal.features.faces import (
     LEFT_EYE_OUTER,
@@ -20,23 +19,9 @@ from moodal.features.faces import (
     track_faces,
 )
 from moodal.features.head import straighten
-from moodal.features.model_files import SOURCE_VARIABLE, face_models_installed
 from moodal.media.decode import Frame, read_frames
 
-DATA = Path(os.environ.get("MOODAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
-if not DATA.is_dir():
-    DATA = Path("/work/shared/data")
-NO_CLIPS = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}")
-NO_MODELS = pytest.mark.skipif(
-    not (face_models_installed() or os.environ.get(SOURCE_VARIABLE)),
-    reason=f"the face models are not in the cache, and {SOURCE_VARIABLE} names no wheel",
-)
 MOUTH_LEFT, MOUTH_RIGHT, NOSE_TIP, CHIN = 291, 61, 4, 152
-
-
-def on_clips(test):
-    """Marks a test that looks at the real clips."""
-    return pytest.mark.corpus(NO_CLIPS(NO_MODELS(test)))
 
 
 def frames_of(name, rate_hz=10):

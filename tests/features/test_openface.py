@@ -12,8 +12,6 @@ from moodal.features.openface import AU_COLUMNS, OpenFace, find_openface, read_o
 from moodal.types import InputError, WorkError
 
 DATA = Path(os.environ.get("MOODAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
-if not DATA.is_dir():
-    DATA = Path("/work/shared/data")
 NEW = ["frame", "face_id", "timestamp", "confidence", "success", *AU_COLUMNS]
 
 

@@ -1,37 +1,19 @@
 """Action-unit proxies: right on a made face whose expression is known, steady under rotation, plausible on clips."""
 
-import os
-import pickle
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.features.conftest import DATA, NO_MODELS, on_clips
 
 from moodal.features.extractor import create_extractor, identity_hash
 from moodal.features.head import REFERENCE, RIGID, Pose, straighten
-from moodal.features.model_files import SOURCE_VARIABLE, face_models_installed
 from moodal.features.openface import AU_COLUMNS, INTENSITIES
 from moodal.features.vision import COLUMNS, MEASURES, SIGNALS, ActionUnitProxies, action_units, measure
 from moodal.media.decode import Frame, read_frames
 from moodal.types import InputError
-
-DATA = Path(os.environ.get("MOODAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
-if not DATA.is_dir():
-    DATA = Path("/work/shared/data")
-NO_CLIPS = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}")
-NO_MODELS = pytest.mark.skipif(
-    not (face_models_installed() or os.environ.get(SOURCE_VARIABLE)),
-    reason=f"the face models are not in the cache, and {SOURCE_VARIABLE} names no wheel",
-)
-
-
-def on_clips(test):
-    """Marks a test that looks at the real clips."""
-    return pytest.mark.corpus(NO_CLIPS(NO_MODELS(test)))
-
 
 # A face at rest, looking straight ahead, in eye distances (x right, y down, z away): (right, left) points of the mesh
 # and where the left one is; the right one is its mirror image.
@@ -233,7 +215,6 @@ def test_the_identity_holds_what_changes_the_output_and_needs_no_model(monkeypat
     assert identity_hash(ten.identity()) != identity_hash(five.identity())
     assert ten.identity()["hop_s"] == pytest.approx(0.1)
     assert len(ten.identity()["settings"]["models"]) == 2
-    assert ten.identity() == pickle.loads(pickle.dumps(ten)).identity()  # noqa: S301 - for worker processes
     assert not list(tmp_path.iterdir())
 
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moodal.data.store import FeatureSpec
+from moodal.data.store import COLUMNS, FeatureSpec
 from moodal.data.table import Clips, assemble
 from moodal.extraction.items import Source
 from moodal.extraction.ledger import TRIES, Entry, Failures, counts, write_ledger
@@ -35,9 +35,9 @@ from moodal.extraction.work import (
 from moodal.features.extractor import identity_hash
 from moodal.features.model_files import install_face_models
 from moodal.files import only_one, read_json
+from moodal.media.transcripts import SIDE_CARS
 from moodal.types import MODALITIES, InputError
 
-DEFAULTS = {"text": "minilm", "audio": "audio33", "vision": "au_proxy"}
 EMOTIONS = (
     "neutral",
     "happy",
@@ -49,7 +49,6 @@ EMOTIONS = (
     "calm",
 )  # when nobody has labelled yet
 CUTS = ("auto", "whole", "transcript")
-SIDE_CARS = (".srt", ".vtt", ".ass", ".csv")  # where words beside a file may be
 log = logging.getLogger(__name__)
 
 
@@ -297,7 +296,7 @@ def _assemble(
             rows.append({"video": job.source.video, **known, **more})
     names = list(dict.fromkeys(c for row in rows for c in row))
     columns = {c: [row.get(c) for row in rows] for c in names}
-    others = {c: columns.pop(c) for c in list(columns) if c not in _OURS}
+    others = {c: columns.pop(c) for c in list(columns) if c not in COLUMNS.names}
     labelled = {c for c in ("label", "score") if any(v is not None for v in columns.get(c, ()))}
     if not labelled:
         columns["label"] = [None] * len(rows)
@@ -339,10 +338,6 @@ def _is_extracted(videos: Path, target: Path) -> bool:
 def _place(videos: Path) -> str:
     """Which folder or table it was, without telling others where it lay."""
     return hashlib.sha256(str(videos.resolve()).encode()).hexdigest()[:16]
-
-
-_OURS = ("id", "video", "start_s", "end_s", "speaker", "text", "label", "label_text", "label_audio", "label_vision",
-         "score", "score_text", "score_audio", "score_vision", "split", "fold", "group")  # fmt: skip
 
 
 def _opener(places: Mapping[str, tuple[Path, int]], identity: Mapping[str, Any]) -> Callable[[Sequence[str]], Clips]:

@@ -23,14 +23,6 @@ Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Sound:
-    """A mono waveform, (samples,) float32 in [-1, 1]."""
-
-    samples: Float32
-    rate_hz: int
-
-
-@dataclass(frozen=True)
 class Features:
     """One clip of one modality. values: (T, D) float32; times_s: (T,) float64, the centre of each step.
 

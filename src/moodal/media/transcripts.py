@@ -286,6 +286,7 @@ _READERS: dict[str, Callable[[Path, str], Iterator[Line | None]]] = {
     ".ass": _read_ass,
     ".csv": _read_csv,
 }
+SIDE_CARS = tuple(_READERS)  # where words beside a video may be
 
 
 # Words from sound
