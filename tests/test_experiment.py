@@ -15,6 +15,7 @@ from moodal.types import InputError, Task
 
 TASK = Task(("no", "yes"))
 DIMS = {"text": 4, "audio": 3}
+FEATURES = {m: {"name": "made by hand", "dim": dim} for m, dim in DIMS.items()}
 EXPERIMENT = Experiment("mre", "mre", "toy", "f00d", seed=3, options={"hidden": 8})
 
 
@@ -69,7 +70,7 @@ def test_a_saved_model_is_the_same_model(tmp_path, name):
     with torch.no_grad():
         for buffer in model.buffers():
             buffer.add_(1)
-    save_model(tmp_path, model, replace(EXPERIMENT, model=name, options={}), DIMS)
+    save_model(tmp_path, model, replace(EXPERIMENT, model=name, options={}), FEATURES)
     again = load_model(tmp_path)
     assert not again.training
     assert again.task == TASK
@@ -78,7 +79,7 @@ def test_a_saved_model_is_the_same_model(tmp_path, name):
 
 
 def test_a_model_without_all_its_weights_is_not_loaded(tmp_path):
-    save_model(tmp_path, create_model("mre", DIMS, TASK), replace(EXPERIMENT, options={}), DIMS)
+    save_model(tmp_path, create_model("mre", DIMS, TASK), replace(EXPERIMENT, options={}), FEATURES)
     weights = load_file(tmp_path / "model.safetensors")
     save_file(dict(list(weights.items())[1:]), tmp_path / "model.safetensors")
     with pytest.raises(RuntimeError, match="Missing key"):

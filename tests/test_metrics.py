@@ -260,3 +260,24 @@ def test_classification_refuses(outputs, y, message):
 def test_regression_refuses_missing_scores():
     with pytest.raises(InputError, match="leave utterances without a score out"):
         metrics.regression_scores([0.0, 1.0], [0.0, math.nan], -3, 3)
+
+
+def test_the_fitted_temperature_is_the_one_the_labels_were_drawn_with(rng):
+    logits = rng.normal(0, 3, (20_000, 4))
+    p = np.exp(logits / 2.5)
+    y = (p.cumsum(1) / p.sum(1, keepdims=True) < rng.random(len(p))[:, None]).sum(1)
+    assert metrics.fit_temperature(logits, y) == pytest.approx(2.5, rel=0.05)
+
+
+def test_no_other_temperature_is_more_likely(imbalanced):
+    logits, y = imbalanced
+    fitted = metrics.fit_temperature(logits, y)
+    best = log_loss(y, np.exp(logits / fitted) / np.exp(logits / fitted).sum(1, keepdims=True))
+    for t in (0.5 * fitted, 0.95 * fitted, 1.05 * fitted, 2 * fitted):
+        assert best < log_loss(y, np.exp(logits / t) / np.exp(logits / t).sum(1, keepdims=True))
+
+
+def test_a_temperature_stays_finite_where_all_is_right_or_all_is_wrong():
+    y = np.array([0, 1, 2])
+    assert metrics.fit_temperature(one_hot(y), y) == pytest.approx(0.05, rel=0.01)
+    assert metrics.fit_temperature(one_hot((y + 1) % 3), y) == pytest.approx(20, rel=0.01)

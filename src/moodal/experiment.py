@@ -129,14 +129,27 @@ def _flat(x: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def save_model(path: Path, model: FusionModel, experiment: Experiment, raw_dims: Mapping[str, int]) -> None:
-    """``model.safetensors`` and ``config.json`` in ``path``: all that is needed to make the model again."""
+def save_model(
+    path: Path,
+    model: FusionModel,
+    experiment: Experiment,
+    features: Mapping[str, Mapping[str, Any]],
+    temperature: float | None = None,
+) -> None:
+    """``model.safetensors`` and ``config.json`` in ``path``: all that is needed to make the model again.
+
+    features: who made each modality's features (spec.json of the data set), so that the same can be made of new media;
+    temperature: what the logits are divided by to be calibrated, None where that is not known.
+    """
     task = model.task
     config = {
         "model": experiment.model,
         "options": dict(experiment.options),
-        "dims": dict(raw_dims),
+        "dims": {m: int(spec["dim"]) for m, spec in features.items()},
         "task": {"classes": list(task.classes), "low": task.low, "high": task.high},
+        "features": {m: dict(spec) for m, spec in features.items()},
+        "temperature": temperature,
+        "dataset": experiment.dataset,
         "moodal": __version__,
     }
     state = {k: v.contiguous() for k, v in model.state_dict().items()}
@@ -147,8 +160,11 @@ def save_model(path: Path, model: FusionModel, experiment: Experiment, raw_dims:
 def load_model(path: Path) -> FusionModel:
     """The model saved in a run folder, in evaluation mode. No pickle is read; every weight must be there."""
     config = read_json(path / "config.json")
-    task = Task(tuple(config["task"]["classes"]), config["task"]["low"], config["task"]["high"])
-    model = create_model(config["model"], config["dims"], task, **config["options"])
+    try:
+        task = Task(tuple(config["task"]["classes"]), config["task"]["low"], config["task"]["high"])
+        model = create_model(config["model"], config["dims"], task, **config["options"])
+    except (KeyError, TypeError, AttributeError) as e:
+        raise InputError(f"{path / 'config.json'} is not the config of a moodal model ({e})") from e
     weights = path / "model.safetensors"
     if not weights.is_file():
         raise InputError(f"{weights} does not exist; train the run again")

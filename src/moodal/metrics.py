@@ -115,6 +115,20 @@ def as_arrays(outputs: ArrayLike, y: ArrayLike, task: Task) -> tuple[Array, Arra
     return z, true.astype(np.int64)
 
 
+def fit_temperature(logits: ArrayLike, y: ArrayLike) -> float:
+    """T that makes softmax(logits / T) most likely for the labels (Guo et al., "On Calibration of Modern Neural
+    Networks", 2017). logits: (N, C); y: (N,) classes. Between 0.05 and 20, where it stays when all is right."""
+    from scipy.optimize import minimize_scalar
+
+    z, labels = np.asarray(logits, np.float64), np.asarray(y)
+    found = minimize_scalar(
+        lambda log_t: _negative_log_likelihood(z / np.exp(log_t), labels).mean(),
+        bounds=(np.log(0.05), np.log(20.0)),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
 def confusion(y: ArrayLike, predicted: ArrayLike, num_classes: int) -> Array:
     """(C, C) counts: rows are the true class, columns the predicted one."""
     cells = np.asarray(y) * num_classes + np.asarray(predicted)

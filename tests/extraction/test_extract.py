@@ -19,7 +19,7 @@ import soundfile
 
 from moodal.data.store import read_dataset
 from moodal.extraction.extract import Options, extract_media
-from moodal.extraction.items import Item, Source
+from moodal.extraction.items import Item
 from moodal.extraction.ledger import Failures
 from moodal.extraction.manifest import read_manifest
 from moodal.extraction.pool import Outcome
@@ -335,8 +335,7 @@ def test_pictures_that_cannot_be_decoded_do_not_cost_the_sound_nor_the_other_way
     file = tmp_path / "a.mkv"
     video_with_sound(file)
     file.write_bytes(file.read_bytes().replace(codec, codec[:-1] + b"X") if codec else file.read_bytes())
-    job = Job(Source(file, "a.mkv", (Item("a"),)), {"audio": "audio33"}, tmp_path / "part.npz")
-    media = _Media(job, Item("a"), probe(file))
+    media = _Media(file, Item("a"), {"audio": extractor("audio33")}, probe(file))
 
     def watcher(frames: Iterator[Frame]) -> int:
         return len(list(frames))

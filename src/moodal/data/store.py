@@ -225,9 +225,14 @@ class Dataset:
         return 1 + max((u.fold for u in self.utterances if u.fold is not None), default=-1)
 
     @cached_property
+    def features(self) -> dict[str, dict[str, Any]]:
+        """Who made the features of each modality: its spec.json."""
+        return {m: read_json(self.path / "features" / m / "spec.json") for m in self.modalities}
+
+    @property
     def dims(self) -> dict[str, int]:
         """Features per step of each modality."""
-        return {m: int(read_json(self.path / "features" / m / "spec.json")["dim"]) for m in self.modalities}
+        return {m: int(spec["dim"]) for m, spec in self.features.items()}
 
     @cached_property
     def labels(self) -> Tensor:

@@ -68,13 +68,10 @@ def extract_source(job: Job) -> str:
     Returns why the part could not be written, or "": that is no fault of the file, and the next one would fare alike.
     """
     found = probe(job.source.file)
-    if found.video is None and found.audio is None:
-        raise MediaError(f"{job.source.file} has neither a picture nor a sound that can be read")
     lines, problem = _lines(job.source.file)
-    extracted = [
-        _extract(job, item, speaker, found, problem)
-        for item, speaker in cut_items(job.source.items, found, lines, job.cut)
-    ]
+    items = cut_items(job.source.items, found, lines, job.cut)
+    extractors = {m: extractor(spec) for m, spec in job.extractors.items()}
+    extracted = extract_items(job.source.file, items, extractors, found=found, problem=problem)
     try:
         write_part(job.part, extracted)
     except OSError as e:
@@ -82,6 +79,27 @@ def extract_source(job: Job) -> str:
     except InputError as e:  # the disk is full
         return str(e)
     return ""
+
+
+def extract_items(
+    file: Path,
+    items: Sequence[tuple[Item, str | None]],
+    extractors: Mapping[str, Any],
+    *,
+    found: Probe | None = None,
+    problem: str = "",
+) -> list[Extracted]:
+    """What each extractor reads from each of these stretches of ``file``, in their order; nothing is written.
+
+    ``items``: utterances with their speakers, as ``cut_items`` gives them. ``extractors``: by modality, the objects.
+    ``found``: what ``probe`` said, if it was asked already. ``problem``: what is wrong with the file's transcript, said
+    for an item without words. What one stage stumbles on is in its ``Stage`` and raises nothing; a file that cannot be
+    opened at all does.
+    """
+    found = found or probe(file)
+    if found.video is None and found.audio is None:
+        raise MediaError(f"{file} has neither a picture nor a sound that can be read")
+    return [_extract(_Media(file, item, extractors, found), item, speaker, problem) for item, speaker in items]
 
 
 def cut_items(items: Iterable[Item], found: Probe, lines: tuple[Line, ...], cut: str) -> list[tuple[Item, str | None]]:
@@ -131,15 +149,14 @@ def _lines(file: Path) -> tuple[tuple[Line, ...], str]:
         return (), str(e)
 
 
-def _extract(job: Job, item: Item, speaker: str | None, found: Probe, problem: str) -> Extracted:
-    out = Extracted(item, speaker)
-    if "text" in job.extractors:
-        _stage(out, "text", lambda: _read(extractor(job.extractors["text"]), item, problem))
-    media = _Media(job, item, found)
-    if "vision" in job.extractors:
-        _stage(out, "vision", lambda: media.seen_by(extractor(job.extractors["vision"])))
-    if "audio" in job.extractors:
-        _stage(out, "audio", lambda: media.heard_by(extractor(job.extractors["audio"])))
+def _extract(media: _Media, item: Item, speaker: str | None, problem: str) -> Extracted:
+    out, extractors = Extracted(item, speaker), media.extractors
+    if "text" in extractors:
+        _stage(out, "text", lambda: _read(extractors["text"], item, problem))
+    if "vision" in extractors:
+        _stage(out, "vision", lambda: media.seen_by(extractors["vision"]))
+    if "audio" in extractors:
+        _stage(out, "audio", lambda: media.heard_by(extractors["audio"]))
     return out
 
 
@@ -152,11 +169,10 @@ def _read(reader: Any, item: Item, problem: str) -> Features | str:
 class _Media:
     """Pictures and sound of one item: in one pass over the file where both are wanted, else one after the other."""
 
-    def __init__(self, job: Job, item: Item, found: Probe) -> None:
-        self._file, self._segment, self._found = job.source.file, item.segment, found
-        self._audio_hz = (
-            extractor(job.extractors["audio"]).rate_hz if "audio" in job.extractors and found.audio else None
-        )
+    def __init__(self, file: Path, item: Item, extractors: Mapping[str, Any], found: Probe) -> None:
+        self.extractors = extractors
+        self._file, self._segment, self._found = file, item.segment, found
+        self._audio_hz = extractors["audio"].rate_hz if "audio" in extractors and found.audio else None
         self._blocks: list[Array] = []
         self._heard_all = False
         self._frames: Iterator[Frame] = iter(())

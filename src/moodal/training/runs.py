@@ -88,7 +88,7 @@ def _train_run(dataset: Path, run: Run, workers: int) -> None:
         if not output.logits.isfinite().all():
             name = data.utterances[int(rows[split][~output.logits.isfinite().all(1)][0])].id
             raise WorkError(f"{run.path}: the prediction for {name} ({split}) is not finite; look at its features")
-    save_model(run.path, model, experiment, data.dims)
+    save_model(run.path, model, experiment, data.features, _temperature(data, rows["valid"], outputs["valid"]))
     spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
     _save(run, data, rows, model, fitted, outputs, {**spent, "workers": workers})
 
@@ -219,6 +219,13 @@ def num_parameters(model: FusionModel) -> int:
     trained = sum(p.numel() for p in model.parameters())
     standardisation = 2 * sum(model.dims.values())
     return trained or sum(b.numel() for b in model.buffers()) - standardisation
+
+
+def _temperature(data: Dataset, rows: Tensor, output: Output) -> float | None:
+    """Fitted on valid, like everything that is chosen; scores have none."""
+    if not data.task.classes:
+        return None
+    return metrics.fit_temperature(output.logits.numpy(), data.labels[rows].numpy())
 
 
 def _prediction_table(split: str, data: Dataset, rows: Tensor, output: Output, model: FusionModel) -> pa.Table:
