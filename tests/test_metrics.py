@@ -277,7 +277,12 @@ def test_no_other_temperature_is_more_likely(imbalanced):
         assert best < log_loss(y, np.exp(logits / t) / np.exp(logits / t).sum(1, keepdims=True))
 
 
-def test_a_temperature_stays_finite_where_all_is_right_or_all_is_wrong():
+def test_a_few_rows_that_are_all_right_claim_no_certainty():
+    y = np.array([0, 1, 2, 0])
+    scaled = one_hot(y) / metrics.fit_temperature(one_hot(y), y)
+    assert 0.7 < (np.exp(scaled) / np.exp(scaled).sum(1, keepdims=True)).max() < 0.95
+
+
+def test_where_all_is_wrong_the_temperature_stays_finite():
     y = np.array([0, 1, 2])
-    assert metrics.fit_temperature(one_hot(y), y) == pytest.approx(0.05, rel=0.01)
     assert metrics.fit_temperature(one_hot((y + 1) % 3), y) == pytest.approx(20, rel=0.01)
