@@ -234,6 +234,11 @@ class Dataset:
         """Features per step of each modality."""
         return {m: int(spec["dim"]) for m, spec in self.features.items()}
 
+    @property
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """What each number of a step is called; empty where the extractor names none."""
+        return {m: tuple(spec.get("columns", ())) for m, spec in self.features.items()}
+
     @cached_property
     def labels(self) -> Tensor:
         """(B,) int64 classes (-1 without a label), or float32 scores (NaN without)."""

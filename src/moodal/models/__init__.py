@@ -99,14 +99,21 @@ def suitable_models(dims: Mapping[str, int], task: Task) -> list[str]:
     ]
 
 
-def create_model(name: str, dims: Mapping[str, int], task: Task, **options: Any) -> FusionModel:
-    """The model called ``name`` for these feature sizes and this task; an unknown name or option is an error."""
+def create_model(
+    name: str, dims: Mapping[str, int], task: Task, columns: Mapping[str, Sequence[str]] | None = None, **options: Any
+) -> FusionModel:
+    """The model called ``name`` for these feature sizes and this task; an unknown name or option is an error.
+
+    columns: what each number of a step is called, by modality; only models that say ``reads_columns`` hear of it.
+    """
     known = options_of(name)
     for key in options:
         if key not in known:
             raise unknown(f"option of {name}", key, known)
         _check_number(key, options[key])
-    return MODELS[name].cls(dims, task, **MODELS[name].fixed, **options)
+    entry = MODELS[name]
+    known_columns = {"columns": columns} if entry.cls.reads_columns else {}
+    return entry.cls(dims, task, **known_columns, **entry.fixed, **options)
 
 
 def _check_number(key: str, value: Any) -> None:

@@ -50,6 +50,7 @@ class FusionModel(nn.Module):
 
     is_control: ClassVar[bool] = False  # a yardstick, not a candidate: tables compare against it
     closed_form: ClassVar[bool] = False  # has ``fit`` and is not trained by gradient
+    reads_columns: ClassVar[bool] = False  # takes ``columns``: what each number of a step is called, by modality
     word_aligned: ClassVar[bool] = False  # reads one step of every modality per word: ``Batch.aligned`` before ``fuse``
     label_smoothing: float = 0.0  # set by training, for whatever part of the model is trained on labels
 

@@ -95,7 +95,7 @@ def _train_run(dataset: Path, run: Run, workers: int) -> None:
 
 def _new_model(data: Dataset, experiment: Experiment) -> FusionModel:
     torch.manual_seed(random_seed(experiment.seed, "weights"))
-    return create_model(experiment.model, data.dims, data.task, **experiment.options)
+    return create_model(experiment.model, data.dims, data.task, data.columns, **experiment.options)
 
 
 def load(data: Dataset, model: FusionModel) -> Batch:
