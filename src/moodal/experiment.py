@@ -162,7 +162,7 @@ def load_model(path: Path) -> FusionModel:
     config = read_json(path / "config.json")
     try:
         task = Task(tuple(config["task"]["classes"]), config["task"]["low"], config["task"]["high"])
-        columns = {m: spec["columns"] for m, spec in config.get("features", {}).items()}
+        columns = {m: spec.get("columns", ()) for m, spec in config.get("features", {}).items()}
         model = create_model(config["model"], config["dims"], task, columns, **config["options"])
     except (KeyError, TypeError, AttributeError) as e:
         raise InputError(f"{path / 'config.json'} is not the config of a moodal model ({e})") from e
