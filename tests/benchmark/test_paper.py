@@ -15,7 +15,7 @@ from moodal.benchmark.grids import Grid
 from moodal.benchmark.paper import SIMULATED, paper_column, recognised, reproduce, timed
 from moodal.benchmark.paper_printing import as_csv, as_json, as_latex, as_markdown, as_text, write_table
 from moodal.benchmark.paper_scores import COLLAPSED, protocol_metrics, score_table
-from moodal.benchmark.paper_table import MISA_TEXT, MODELS_OF, TABLES, numbers
+from moodal.benchmark.paper_table import MISA_TEXT, MODELS_OF, SELF_MM_CLASSES, TABLES, numbers
 from moodal.benchmark.paper_times import timing_table
 from moodal.benchmark.results import read_results
 from moodal.cli import main
@@ -279,6 +279,13 @@ def test_beside_the_papers_misa_stands_what_ours_reads(tmp_path, runs):
     results = read_results(folder.root)
     assert MISA_TEXT in score_table("table3", results, "sims", resamples=50).notes
     assert MISA_TEXT not in score_table("table3", results, None, resamples=50).notes
+
+
+def test_self_mm_for_classes_is_named_as_ours(runs):
+    folder = runs(FEELING)
+    folder.add("self_mm")
+    results = read_results(folder.root)
+    assert SELF_MM_CLASSES in score_table("table3", results, None, resamples=50).notes
 
 
 def test_training_again_takes_its_own_epochs(tmp_path):

@@ -14,7 +14,16 @@ import numpy.typing as npt
 from moodal import metrics
 from moodal.benchmark import statistics
 from moodal.benchmark.comparison import Contrast, Row
-from moodal.benchmark.paper_table import MISA_TEXT, REFERENCE, PaperScore, PaperTable, count, mean_and_std, numbers
+from moodal.benchmark.paper_table import (
+    MISA_TEXT,
+    REFERENCE,
+    SELF_MM_CLASSES,
+    PaperScore,
+    PaperTable,
+    count,
+    mean_and_std,
+    numbers,
+)
 from moodal.benchmark.results import ModelResult, Results
 from moodal.benchmark.rounding import show
 from moodal.benchmark.tables import RESAMPLES_PER_COMPARISON
@@ -139,6 +148,8 @@ def _score_notes(
         yield COLLAPSED
     if column is not None and any(m.model == "misa" for m in results.models):
         yield MISA_TEXT
+    if results.task.classes and any(m.model == "self_mm" for m in results.models):
+        yield SELF_MM_CLASSES
     if collapsed:
         titles = {m.name: m.title for m in results.models}
         who = [f"{titles[name]} (seed {', '.join(map(str, seeds))})" for name, seeds in collapsed.items()]

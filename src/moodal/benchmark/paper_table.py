@@ -28,6 +28,10 @@ MISA_TEXT = (
     "Our MISA reads features of the text that were extracted before; in the field's reference package it trains BERT "
     "along with the rest. We do not know which of the two the paper's numbers are of."
 )
+SELF_MM_CLASSES = (
+    "Self-MM is published for scores only; for classes it is extended here (each class a score of its own), so this "
+    "row is not its authors'."
+)
 
 
 @dataclass(frozen=True, slots=True)
