@@ -1,0 +1,122 @@
+"""What trained models say of utterances: probabilities, how much each modality weighs, what each alone would say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import factorial
+
+import torch
+from torch import Tensor
+
+from moodal.batch import Batch, Ragged
+from moodal.models import FusionModel
+
+UNFAMILIAR = 4.0  # root mean square of the standardised features; the training split has 1
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model and what its logits are divided by; None where nobody has calibrated it."""
+
+    model: FusionModel
+    temperature: float | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Of B utterances, by M modalities in the models' order and C classes.
+
+    answer: (B, C) probabilities, or (B, 1) scores; relevance: (B, M), rows sum to 1, to 0 where nothing is there;
+    alone: (B, C) or (B, 1) by modality; unfamiliar: (B,) bool by modality, the features are far from those trained on;
+    is_own: the relevance is the models' own, not ``shapley_shares``.
+    """
+
+    answer: Tensor
+    relevance: Tensor
+    is_own: bool
+    alone: dict[str, Tensor]
+    unfamiliar: dict[str, Tensor]
+
+
+def judge(members: Sequence[Member], batch: Batch) -> Judgement:
+    """The members' mean answer. ``batch`` holds raw features of just the modalities that they read."""
+    with torch.inference_mode():
+        answer = _answer(members, batch)
+        present = torch.stack(list(batch.present.values()), dim=1)  # (B, M)
+        own = [r for member in members if (r := member.model(batch).relevance) is not None]
+        relevance = torch.stack(own).mean(0) if own else shapley_shares(members, batch, answer)
+        alone = {m: _answer(members, _only(batch, {m}), alone=m) for m in batch.inputs}
+        return Judgement(answer, _normalised(relevance, present), bool(own), alone, _unfamiliar(members, batch))
+
+
+def _normalised(relevance: Tensor, present: Tensor) -> Tensor:
+    """(B, M) with rows that sum to 1 over what is present, alike where none stands out."""
+    kept = relevance.double() * present
+    kept = torch.where(kept.sum(1, keepdim=True) > 0, kept, present.double())
+    return kept / kept.sum(1, keepdim=True).clamp(min=1e-12)
+
+
+def _answer(members: Sequence[Member], batch: Batch, alone: str | None = None) -> Tensor:
+    """(B, C) mean of the calibrated probabilities, or (B, 1) of the scores within the task's interval.
+
+    ``alone``: the only modality in ``batch``; a model that has a head for it answers with that.
+    """
+    answers = []
+    for member in members:
+        output, task = member.model(batch), member.model.task
+        logits = output.logits if alone is None else output.unimodal_logits.get(alone, output.logits)
+        if task.classes:
+            answers.append((logits.double() / (member.temperature or 1.0)).softmax(-1))
+        else:
+            answers.append(logits.double().clamp(task.low, task.high))
+    return torch.stack(answers).mean(0)
+
+
+def shapley_shares(members: Sequence[Member], batch: Batch, answer: Tensor) -> Tensor:
+    """(B, M) each modality's share in the answer, for models that have no relevance of their own.
+
+    Shapley values (1953) of the game whose players are the modalities and whose value is the log-probability of the
+    class that all together name; what speaks against it counts 0. For a score: the distance it was moved, up or down.
+    """
+    names = list(batch.inputs)
+    values: dict[frozenset[str], Tensor] = {}
+    for size in range(len(names) + 1):
+        for chosen in combinations(names, size):
+            values[frozenset(chosen)] = _value(_answer(members, _only(batch, set(chosen))), answer)
+    shares = torch.stack([_shapley_value(m, names, values) for m in names], dim=1)
+    return shares.clamp(min=0) if answer.shape[1] > 1 else shares.abs()
+
+
+def _value(said: Tensor, answer: Tensor) -> Tensor:
+    if answer.shape[1] == 1:
+        return said[:, 0]
+    return said.gather(1, answer.argmax(1, keepdim=True))[:, 0].clamp(min=1e-12).log()
+
+
+def _shapley_value(modality: str, names: Sequence[str], values: dict[frozenset[str], Tensor]) -> Tensor:
+    others = [m for m in names if m != modality]
+    total = torch.zeros_like(values[frozenset()])
+    for size in range(len(others) + 1):
+        weight = factorial(size) * factorial(len(others) - size) / factorial(len(names))
+        for chosen in combinations(others, size):
+            total += weight * (values[frozenset({*chosen, modality})] - values[frozenset(chosen)])
+    return total
+
+
+def _only(batch: Batch, kept: set[str]) -> Batch:
+    for m in batch.inputs:
+        if m not in kept:
+            batch = batch.without(m)
+    return batch
+
+
+def _unfamiliar(members: Sequence[Member], batch: Batch) -> dict[str, Tensor]:
+    model = members[0].model  # all have the same training set
+    prepared = model.prepare(batch)
+    return {m: _root_mean_square(x) > UNFAMILIAR for m, x in prepared.inputs.items()}
+
+
+def _root_mean_square(x: Ragged) -> Tensor:
+    return Ragged(x.values.square().mean(1, keepdim=True), x.lengths).mean()[:, 0].sqrt()
