@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,6 @@ def test_real_words_are_found_between_silences(tmp_path):
     soundfile.write(tmp_path / "a.wav", told, 16_000)
     begins = np.cumsum([0.0, *(len(take) / 16_000 + 3 for take in words)])
     found = find_speech(tmp_path / "a.wav")
-    for begin, end in zip(begins, begins[1:], strict=False):
+    for begin, end in pairwise(begins):
         assert 0.15 < speech_share(found, Segment(begin, end - 3)) < 1
         assert speech_share(found, Segment(end - 2.5, end)) == 0

@@ -55,24 +55,20 @@ def find_speech(
             f"need a threshold between 0 and 1 and lengths of 0 s or more, got {threshold}, {min_pause_s}, "
             f"{min_speech_s} and {pad_s}"
         )
-    window_s, end_s = WINDOW / RATE_HZ, 0.0
-    stretches: list[list[float]] = []
-    since, quiet_since = None, None  # of the stretch that goes on, and of the pause within it
-    for time_s, probability, end_s in _heard(video):
-        if since is None:
-            if probability >= threshold:
-                since, quiet_since = time_s, None
-        elif probability >= threshold:
-            quiet_since = None
-        elif quiet_since is None:
-            quiet_since = time_s if probability < max(threshold - HYSTERESIS, 0.01) else None
-        if since is not None and quiet_since is not None and time_s + window_s - quiet_since >= min_pause_s:
-            stretches.append([since, quiet_since])
+    stretches: list[tuple[float, float]] = []
+    since, quiet_since, heard_s = None, None, 0.0  # since when a stretch goes on, and the pause within it
+    for start_s, end_s, probability in _heard(video):
+        heard_s = end_s
+        if probability >= threshold:
+            since, quiet_since = start_s if since is None else since, None
+        elif probability < max(threshold - HYSTERESIS, 0.01) and quiet_since is None:
+            quiet_since = start_s
+        if since is not None and quiet_since is not None and end_s - quiet_since >= min_pause_s:
+            stretches.append((since, quiet_since))
             since = None
     if since is not None:
-        stretches.append([since, end_s if quiet_since is None else quiet_since])
-    kept = [(start, end) for start, end in stretches if end - start >= min_speech_s]
-    return _padded(kept, pad_s, end_s)
+        stretches.append((since, heard_s if quiet_since is None else quiet_since))
+    return _padded([(start, end) for start, end in stretches if end - start >= min_speech_s], pad_s, heard_s)
 
 
 def _padded(stretches: Sequence[tuple[float, float]], pad_s: float, end_s: float) -> tuple[Segment, ...]:
@@ -93,13 +89,12 @@ def speech_share(speech: Iterable[Segment], segment: Segment) -> float:
 
 
 def _heard(video: Path) -> Iterator[tuple[float, float, float]]:
-    """Of each window when it begins, the probability of speech, and when it ends; the last may be cut short."""
+    """When each window begins and ends (the last may be cut short), and the probability of speech in it."""
     network = Network()
     for time_s, samples in stream_audio(video, rate_hz=RATE_HZ, block_s=BLOCK_S):
-        end_s = time_s + len(samples) / RATE_HZ
         for k, probability in enumerate(network(samples)):
-            start_s = time_s + k * WINDOW / RATE_HZ
-            yield start_s, float(probability), min(start_s + WINDOW / RATE_HZ, end_s)
+            first, last = k * WINDOW, min((k + 1) * WINDOW, len(samples))
+            yield time_s + first / RATE_HZ, time_s + last / RATE_HZ, float(probability)
 
 
 class Network:
