@@ -255,6 +255,48 @@ def extract(
 
 
 @app.command()
+def predict(
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video or sound file.")],
+    model: Annotated[
+        str, typer.Option(help="A run's folder, one of several runs (their mean), a model of the hub, or prior.")
+    ] = "prior",
+    segments: Annotated[
+        Path | None, typer.Option(help="A table with start_s, end_s (and text) of what to predict.")
+    ] = None,
+    cut: Annotated[
+        str,
+        typer.Option(help="Without --segments: auto, whole, transcript, speech, shots, or a length in seconds."),
+    ] = "auto",
+    min_confidence: Annotated[
+        float | None, typer.Option(help="Below this probability it gives no answer.  [default: 0.5]")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="The run's own extractor found elsewhere, or none.")] = None,
+    audio: Annotated[str | None, typer.Option(help="The same for the voice.")] = None,
+    vision: Annotated[str | None, typer.Option(help="The same for the face.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A folder for the timeline (.png), .json, .csv and captions (.vtt).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Emotion of every segment of a video, how far each modality can be believed, and what was missing."""
+    from moodal.serving.files import write_prediction
+    from moodal.serving.predictor import Predictor
+    from moodal.serving.printing import print_prediction
+
+    chosen = {m: spec for m, spec in (("text", text), ("audio", audio), ("vision", vision)) if spec is not None}
+    found = Predictor.from_pretrained(model, chosen).predict(
+        video, segments=segments, cut=cut, min_confidence=min_confidence
+    )
+    files = [] if out is None else write_prediction(found, video, out)
+    if as_json:
+        _print_json({**found.as_dict(), "files": [str(f) for f in files]})
+        return
+    print_prediction(found)
+    if files:
+        print(f"written: {', '.join(str(f) for f in files)}")
+
+
+@app.command()
 def inspect(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data set folder.")],
     picture: Annotated[Path | None, typer.Option(help="Also draw it: a .png or .svg file.")] = None,
