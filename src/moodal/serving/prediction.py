@@ -5,11 +5,17 @@ Probabilities, relevance and times are fractions and seconds, never rounded; tab
 
 from __future__ import annotations
 
+import math
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from moodal.types import MODALITIES, Segment
+
+HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+BREAKS = "\t\n\v\f\r\x85\u2028\u2029"
+JOINERS = "\u200c\u200d"  # Persian, Indic scripts and emoji need them
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,17 @@ class SegmentPrediction:
         said = self.unimodal.get(modality)
         return max(said.items(), key=lambda item: item[1]) if said else None
 
+    def answer(self, *, unsure: str = "unsure") -> str:
+        """What is shown of it: "happy 72%", a score ("+0.83"), or ``unsure``."""
+        if self.abstained:
+            return unsure
+        if self.score is not None:
+            return f"{self.score:+.2f}"
+        if self.emotion is None:
+            return unsure
+        known = self.probabilities.get(self.emotion)
+        return self.emotion if known is None else f"{self.emotion} {percent(known)}"
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "start_s": self.start_s,
@@ -75,7 +92,10 @@ class SegmentPrediction:
 
 @dataclass(frozen=True)
 class VideoPrediction:
-    """The answers for one video, in order of time. ``classes``: () for regression. ``notes``: what holds for all."""
+    """The answers for one video, in order of time.
+
+    ``classes``: () for regression. ``notes``: what holds for all. ``cuts_s``: where the camera cuts, if that was asked.
+    """
 
     video: str
     model: str
@@ -83,6 +103,7 @@ class VideoPrediction:
     classes: tuple[str, ...]
     segments: tuple[SegmentPrediction, ...]
     notes: tuple[str, ...] = ()
+    cuts_s: tuple[float, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """What ``moodal predict --json`` prints; keys are added, never renamed."""
@@ -92,5 +113,21 @@ class VideoPrediction:
             "duration_s": self.duration_s,
             "classes": list(self.classes),
             "notes": list(self.notes),
+            "cuts_s": list(self.cuts_s),
             "segments": [s.as_dict() for s in self.segments],
         }
+
+
+def percent(share: float) -> str:
+    """As a person reads it. What is not certain is never 100 %."""
+    if math.isnan(share):
+        return "?"
+    return f"{max(1, min(99, round(100 * share))) if 0 < share < 1 else round(100 * share)}%"
+
+
+def plain(text: str | None) -> str:
+    """One line of what can be seen: a transcript may hold line breaks, orders to a terminal, and reversed writing."""
+    seen = (
+        c if unicodedata.category(c) not in HIDDEN or c in JOINERS else " " if c in BREAKS else "" for c in text or ""
+    )
+    return " ".join("".join(seen).split())

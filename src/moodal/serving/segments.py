@@ -16,8 +16,8 @@ from moodal.data.table import read_columns
 from moodal.extraction.items import Item
 from moodal.extraction.work import cut_items
 from moodal.media import MediaError
-from moodal.media.decode import MAX_DURATION_S, Frame, Probe, decode
-from moodal.media.shots import find_shots
+from moodal.media.decode import MAX_DURATION_S, Probe, read_frames, stream_audio
+from moodal.media.shots import LAST_S, find_shots
 from moodal.media.speech import find_speech
 from moodal.media.transcripts import Line
 from moodal.types import InputError, Segment
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 MAX_S = 10.0  # as long as the utterances of the field's corpora are at most
 MIN_S = 0.5
 NEAR_S = 1.0  # what is shorter than MIN_S joins speech that is no farther away
+MEASURE_HZ = 1_000  # of sound of which only the length is wanted
 MAX_SEGMENTS = 10_000  # a day in spans of 10 s
 HOW = ("auto", "whole", "transcript", "speech", "shots")
 
@@ -207,7 +208,6 @@ def _spans(video: Path, whole: Segment, seconds: float) -> list[Segment]:
 
 def _heard_and_seen_until(video: Path) -> float:
     """The end of a file that does not say when it ends, found by reading it."""
-    end_s = 0.0
-    for part in decode(video, frame_rate_hz=1.0, audio_rate_hz=1_000, max_side_px=16):
-        end_s = max(end_s, part.time_s + 0.04 if isinstance(part, Frame) else part.end_s)
-    return end_s
+    seen_s = max((frame.time_s + LAST_S for frame in read_frames(video, max_side_px=16)), default=0.0)
+    heard = (time_s + len(x) / MEASURE_HZ for time_s, x in stream_audio(video, rate_hz=MEASURE_HZ))
+    return max(seen_s, *heard, 0.0)
