@@ -153,6 +153,12 @@ def _text_encoder() -> Callable[..., Any]:
     return TextEncoder
 
 
+def _lexicon() -> Callable[..., Any]:
+    from moodal.features.lexicon import Lexicon
+
+    return Lexicon
+
+
 def _action_unit_proxies() -> Callable[..., Any]:
     from moodal.features.vision import ActionUnitProxies
 
@@ -208,6 +214,16 @@ EXTRACTORS: dict[str, Entry] = {
         _MODEL,
         argument="bert-base-uncased",
         packages=("transformers",),
+        extra="text",
+    ),
+    "lexicon": Entry(
+        "text",
+        _lexicon,
+        _OURS,
+        "MIT",
+        True,
+        "nothing else: English words only",
+        packages=("vaderSentiment",),
         extra="text",
     ),
     "audio33": Entry("audio", _audio33, _OURS, "no model", True, "nothing else", fixed={"preset": "field"}),
