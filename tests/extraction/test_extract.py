@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,11 +23,10 @@ from moodal.extraction.items import Item
 from moodal.extraction.ledger import Failures
 from moodal.extraction.manifest import read_manifest
 from moodal.extraction.pool import Outcome
-from moodal.extraction.work import Job, _Media, cut_items, extract_source, extractor
+from moodal.extraction.work import Job, cut_items, extract_source
 from moodal.features.audio import audio_features
 from moodal.files import sha256
-from moodal.media import MediaError
-from moodal.media.decode import Frame, Probe, probe
+from moodal.media.decode import Probe
 from moodal.media.transcripts import Line
 from moodal.types import InputError, Segment
 
@@ -319,38 +318,6 @@ def video_with_sound(path: Path) -> None:
         block = av.AudioFrame.from_ndarray(samples, "s16", "mono")
         block.sample_rate = RATE_HZ
         container.mux([*noise.encode(block), *noise.encode(None)])
-
-
-@pytest.mark.parametrize(
-    ("codec", "seen", "heard"),
-    [
-        (b"", "", 20),
-        (b"V_MPEG4/ISO/ASP", "there is no decoder for its video", 20),
-        (b"A_PCM/INT/LIT", "", "there is no decoder for its audio"),
-    ],
-)
-def test_pictures_that_cannot_be_decoded_do_not_cost_the_sound_nor_the_other_way_round(
-    tmp_path: Path, codec: bytes, seen: str, heard: int | str
-) -> None:
-    file = tmp_path / "a.mkv"
-    video_with_sound(file)
-    file.write_bytes(file.read_bytes().replace(codec, codec[:-1] + b"X") if codec else file.read_bytes())
-    media = _Media(file, Item("a"), {"audio": extractor("audio33")}, probe(file))
-
-    def watcher(frames: Iterator[Frame]) -> int:
-        return len(list(frames))
-
-    watcher.rate_hz = 10.0
-    if seen:
-        with pytest.raises(MediaError, match=seen):
-            media.seen_by(watcher)
-    else:
-        assert media.seen_by(watcher) == 20
-    if isinstance(heard, str):
-        with pytest.raises(MediaError, match=heard):
-            media.heard_by(extractor("audio33"))
-    else:
-        assert len(media.heard_by(extractor("audio33")).values) == 1 + 2 * RATE_HZ // 512
 
 
 # How a file is cut

@@ -17,8 +17,9 @@ import pytest
 import soundfile
 from tests.media.conftest import SOUND_HZ, every, grey, pattern, tone
 
-from moodal.media import MediaError, decode
-from moodal.media.decode import AudioBlock, Frame, probe, read_audio, read_frames, stream_audio
+from moodal.media import MediaError, container, decode, seeking
+from moodal.media.decode import probe, read_audio, read_frames, stream_audio
+from moodal.media.sound import SYNC_S
 from moodal.types import InputError, Segment
 
 DATA = Path(os.environ.get("MOODAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -216,8 +217,9 @@ def test_no_picture_is_kept_until_the_garbage_is_collected(make_video):
     gc.collect()
     gc.disable()
     try:
-        for _ in decode.decode(path):
+        for _ in read_frames(path):
             pass
+        read_audio(path)
         # type, not isinstance: objects of other libraries warn when asked for their class
         kept = [x for x in gc.get_objects() if type(x) in (av.VideoFrame, av.AudioFrame, av.Packet)]
     finally:
@@ -294,7 +296,7 @@ def test_sound_that_starts_late_is_late(make_video):
 def test_sound_that_comes_twice_is_heard_once(make_video):
     """Two seconds of sound, of which 0.2 s overlap: the file says that it ends at 1.8 s."""
     path = make_video("a.mkv", sound=[(0.0, tone(1.0)), (0.8, tone(1.0))])
-    assert len(read_audio(path)) / 22_050 == pytest.approx(1.8, abs=decode.SYNC_S)
+    assert len(read_audio(path)) / 22_050 == pytest.approx(1.8, abs=SYNC_S)
 
 
 def test_a_silent_file_is_silent_and_a_file_without_sound_is_empty(make_video):
@@ -371,45 +373,9 @@ def test_an_index_that_lies_is_not_believed(make_video, monkeypatch):
     """A seek that lands too late would lose the beginning of the segment, and nobody would notice."""
     path = make_video("a.mkv", every(200), sound=[(0.0, tone(8.0))])
     expected = times(read_frames(path, segment=Segment(5, 6)))
-    monkeypatch.setattr(decode, "PREROLL_S", -1.5)  # every seek aims 1.5 s too far
+    monkeypatch.setattr(seeking, "PREROLL_S", -1.5)  # every seek aims 1.5 s too far
     assert times(read_frames(path, segment=Segment(5, 6))) == expected
     assert len(expected) == 25
-
-
-# One pass
-
-
-def test_one_pass_gives_what_two_give_in_order_of_time(make_video):
-    path = make_video("a.mkv", every(90), sound=[(0.0, tone(1.0)), (2.0, tone(1.5))])
-    items = list(decode.decode(path, frame_rate_hz=5, max_side_px=32, segment=Segment(0.2, 3.0)))
-    moments = [x.time_s if isinstance(x, Frame) else x.end_s for x in items]
-    assert moments == sorted(moments)
-    frames = [x for x in items if isinstance(x, Frame)]
-    alone = list(read_frames(path, rate_hz=5, max_side_px=32, segment=Segment(0.2, 3.0)))
-    assert times(frames) == times(alone)
-    assert all((a.rgb == b.rgb).all() for a, b in zip(frames, alone, strict=True))
-    blocks = [x for x in items if isinstance(x, AudioBlock)]
-    assert {b.rate_hz for b in blocks} == {22_050}
-    assert blocks[0].time_s == 0.2
-    np.testing.assert_array_equal(
-        np.concatenate([b.samples for b in blocks]), read_audio(path, segment=Segment(0.2, 3.0))
-    )
-
-
-def test_pictures_do_not_wait_for_ever_for_sound(make_video, monkeypatch):
-    path = make_video("a.mkv", every(100), sound=[(3.0, tone(1.0))])
-    monkeypatch.setattr(decode, "MAX_HELD_BYTES", 20 * 64 * 48 * 3)
-    items = decode.decode(path)
-    early = [next(items) for _ in range(40)]
-    assert all(isinstance(x, Frame) for x in early)
-    assert times(early) == every(100)[:40]
-    assert len([x for x in items if isinstance(x, Frame)]) == 60
-
-
-@pytest.mark.parametrize("kind", ["video", "audio"])
-def test_one_pass_over_a_file_with_one_stream(make_video, kind):
-    path = make_video("a.mkv", every(10)) if kind == "video" else make_video("a.mkv", sound=[(0.0, tone(0.4))])
-    assert {type(x) for x in decode.decode(path)} == {Frame if kind == "video" else AudioBlock}
 
 
 # Files and names
@@ -434,13 +400,13 @@ def test_any_name_is_only_a_name(make_video, monkeypatch, name):
 
 def test_a_file_is_closed_however_the_reading_ends(make_video, tmp_path):
     path = make_video("a.mkv", every(50), sound=[(0.0, tone(2.0))])
-    for make in (read_frames, stream_audio, decode.decode):
+    for make in (read_frames, stream_audio):
         reading = make(path)
         next(reading)
         assert str(path) in open_files()
         del reading
         assert str(path) not in open_files()
-    list(decode.decode(path))
+    list(read_frames(path))
     read_audio(path)
     probe(path)
     next(read_frames(path, segment=Segment(1.5, 2.0)))
@@ -458,7 +424,7 @@ def test_nothing_is_opened_before_the_first_item_is_asked_for(make_video):
     assert next(reading).time_s == 0.0
 
 
-@pytest.mark.parametrize("read", [probe, read_frames, read_audio, stream_audio, decode.decode])
+@pytest.mark.parametrize("read", [probe, read_frames, read_audio, stream_audio])
 def test_a_file_that_is_not_there_is_the_users_mistake(tmp_path, read):
     with pytest.raises(InputError, match=r"nothing\.mp4 does not exist"):
         read(tmp_path / "nothing.mp4")
@@ -521,12 +487,12 @@ def test_a_playlist_does_not_lead_to_other_files(make_video, tmp_path):
 
 def test_a_picture_that_is_too_large_is_refused(make_video, monkeypatch):
     path = make_video("a.mkv", every(5), sound=[(0.0, tone(0.2))])
-    monkeypatch.setattr(decode, "MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(container, "MAX_PIXELS", 64 * 48 - 1)
     with pytest.raises(MediaError, match="its pictures are 64 x 48, more than 3071 pixels"):
         list(read_frames(path))
     assert probe(path).video.width_px == 64
     assert len(read_audio(path)) > 4_000
-    monkeypatch.setattr(decode, "_refuse", lambda path, stream: None)  # a header that understates it
+    monkeypatch.setattr(seeking, "refuse", lambda path, stream: None)  # a header that understates it
     with pytest.raises(MediaError, match="nothing of its video could be decoded"):
         list(read_frames(path))
 
@@ -571,7 +537,7 @@ def test_a_header_without_the_rest_is_an_error(make_video):
     path = make_video("a.mp4", every(20), sound=[(0.0, tone(0.8))], options={"movflags": "faststart"})
     raw = path.read_bytes()
     path.write_bytes(raw[: raw.index(b"mdat") + 4])
-    for read in (read_frames, stream_audio, decode.decode):
+    for read in (read_frames, stream_audio):
         with pytest.raises(MediaError, match=r"a\.mp4: nothing of its"):
             list(read(path))
 
@@ -612,7 +578,7 @@ MUTATE = """
 import logging, random, resource, sys
 from pathlib import Path
 from moodal.media import MediaError
-from moodal.media.decode import AudioBlock, decode, probe, read_audio
+from moodal.media.decode import FrameReader, probe, read_audio, stream_audio
 from moodal.types import Segment
 resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
 logging.disable()
@@ -629,12 +595,9 @@ for source in sys.argv[1:]:
         broken.write_bytes(bytes(bad))
         try:
             probe(broken)
-            frames = sound = 0
-            for item in decode(broken, max_side_px=32):
-                if isinstance(item, AudioBlock):
-                    sound += len(item.samples)
-                else:
-                    frames += 1
+            with FrameReader(broken, [None, Segment(0.5, 1.0), Segment(1.0, 2.0)], max_side_px=32) as reader:
+                frames = max(sum(1 for _ in reader.read(k)) for k in range(3))
+            sound = sum(len(samples) for _, samples in stream_audio(broken))
             read_audio(broken, segment=Segment(1.5, 3.0))
             assert frames <= 400, frames
             assert sound <= 24 * 3600 * 22050, sound
@@ -687,12 +650,10 @@ def clip(name):
 def test_real_clips(name):
     num_frames, shape, sound_s = CLIPS[name]
     path = clip(name)
-    items = list(decode.decode(path, max_side_px=96))
-    frames = [x for x in items if isinstance(x, Frame)]
-    blocks = [x.samples for x in items if isinstance(x, AudioBlock)]
+    frames = list(read_frames(path, max_side_px=96))
     assert len(frames) == num_frames
     assert times(frames) == sorted(set(times(frames)))
-    assert sum(map(len, blocks)) / 22_050 == pytest.approx(sound_s, abs=0.01)
+    assert len(read_audio(path)) / 22_050 == pytest.approx(sound_s, abs=0.01)
     found = probe(path)
     if shape is None:
         assert found.video is None

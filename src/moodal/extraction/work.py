@@ -1,4 +1,4 @@
-"""One media file at a time: decoded once, every extractor run on each of its utterances, the result one file."""
+"""One media file at a time: every extractor run on each of its utterances, the result one file."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from moodal.extraction.items import Item, Source
 from moodal.features.extractor import Features, create_extractor
 from moodal.files import write_atomic
 from moodal.media import MediaError
-from moodal.media.decode import MAX_DURATION_S, AudioBlock, Frame, Probe, decode, probe, read_audio, read_frames
+from moodal.media.decode import MAX_DURATION_S, AudioReader, FrameReader, Probe, probe
 from moodal.media.transcripts import Line, read_transcript
 from moodal.types import InputError, Segment, WorkError
 
@@ -99,7 +99,9 @@ def extract_items(
     found = found or probe(file)
     if found.video is None and found.audio is None:
         raise MediaError(f"{file} has neither a picture nor a sound that can be read")
-    return [_extract(_Media(file, item, extractors, found), item, speaker, problem) for item, speaker in items]
+    with _Media(file, [item.segment for item, _ in items], extractors, found) as media:
+        extracted = {k: _extract(media, k, *items[k], problem) for k in media.order}
+    return [extracted[k] for k in range(len(items))]
 
 
 def cut_items(items: Iterable[Item], found: Probe, lines: tuple[Line, ...], cut: str) -> list[tuple[Item, str | None]]:
@@ -149,14 +151,14 @@ def _lines(file: Path) -> tuple[tuple[Line, ...], str]:
         return (), str(e)
 
 
-def _extract(media: _Media, item: Item, speaker: str | None, problem: str) -> Extracted:
+def _extract(media: _Media, number: int, item: Item, speaker: str | None, problem: str) -> Extracted:
     out, extractors = Extracted(item, speaker), media.extractors
     if "text" in extractors:
         _stage(out, "text", lambda: _read(extractors["text"], item, problem))
     if "vision" in extractors:
-        _stage(out, "vision", lambda: media.seen_by(extractors["vision"]))
+        _stage(out, "vision", lambda: media.seen(number))
     if "audio" in extractors:
-        _stage(out, "audio", lambda: media.heard_by(extractors["audio"]))
+        _stage(out, "audio", lambda: media.heard(number))
     return out
 
 
@@ -167,61 +169,48 @@ def _read(reader: Any, item: Item, problem: str) -> Features | str:
 
 
 class _Media:
-    """Pictures and sound of one item: in one pass over the file where both are wanted, else one after the other."""
+    """Pictures and sound of stretches of one file, read in order of time, whatever the order in which they came.
 
-    def __init__(self, file: Path, item: Item, extractors: Mapping[str, Any], found: Probe) -> None:
+    Pictures and sound are read one after the other, not at once: what is wrong with the one costs nothing of the other,
+    and neither waits in memory for the other.
+    """
+
+    def __init__(
+        self, file: Path, segments: Sequence[Segment | None], extractors: Mapping[str, Any], found: Probe
+    ) -> None:
         self.extractors = extractors
-        self._file, self._segment, self._found = file, item.segment, found
-        self._audio_hz = extractors["audio"].rate_hz if "audio" in extractors and found.audio else None
-        self._blocks: list[Array] = []
-        self._heard_all = False
-        self._frames: Iterator[Frame] = iter(())
+        self.order = sorted(range(len(segments)), key=lambda k: (s.start_s if (s := segments[k]) else 0.0, k))
+        self._segments = segments
+        self._readers = ExitStack()
+        self._frames = self._sound = None
+        if "vision" in extractors and found.video:
+            rate_hz = extractors["vision"].rate_hz
+            frames = FrameReader(file, segments, rate_hz=rate_hz, max_side_px=MAX_SIDE_PX)
+            self._frames = self._readers.enter_context(frames)
+        if "audio" in extractors and found.audio:
+            sound = AudioReader(file, segments, rate_hz=extractors["audio"].rate_hz)
+            self._sound = self._readers.enter_context(sound)
 
-    def seen_by(self, watcher: Any) -> Features | str:
-        if not self._found.video:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._readers.close()
+
+    def seen(self, number: int) -> Features | str:
+        if not self._frames:
             return "no picture"
-        self._frames = self._pictures(watcher.rate_hz)
-        features: Features = watcher(self._frames)
+        features: Features = self.extractors["vision"](self._frames.read(number))
         return features
 
-    def heard_by(self, listener: Any) -> Features | str:
-        if not self._found.audio:
+    def heard(self, number: int) -> Features | str:
+        if not self._sound:
             return "no sound"
-        with suppress(MediaError):  # what is wrong with the sound is said when that is read alone
-            for _ in self._frames:  # what vision left
-                pass
-        if self._heard_all and (self._blocks or self._segment):
-            samples = np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.float32)
-        else:
-            samples = read_audio(self._file, rate_hz=listener.rate_hz, segment=self._segment)
+        samples, rate_hz = self._sound.read(number), self.extractors["audio"].rate_hz
         if not len(samples):
-            return "no sound in this stretch" if self._segment else "no sound"
-        features: Features = listener(samples, listener.rate_hz)
+            return "no sound in this stretch" if self._segments[number] else "no sound"
+        features: Features = self.extractors["audio"](samples, rate_hz)
         return features
-
-    def _pictures(self, rate_hz: float) -> Iterator[Frame]:
-        """The frames; the sound is kept on the way. Where there is no way for both, the pictures come alone."""
-        num = 0
-        if self._audio_hz is not None:
-            try:
-                for frame in self._both(rate_hz, self._audio_hz):
-                    num += 1
-                    yield frame
-            except MediaError:
-                if num:
-                    raise
-        if not num and not (self._heard_all and self._segment):
-            yield from read_frames(self._file, rate_hz=rate_hz, segment=self._segment, max_side_px=MAX_SIDE_PX)
-
-    def _both(self, frame_hz: float, audio_hz: int) -> Iterator[Frame]:
-        for part in decode(
-            self._file, frame_rate_hz=frame_hz, audio_rate_hz=audio_hz, segment=self._segment, max_side_px=MAX_SIDE_PX
-        ):
-            if isinstance(part, AudioBlock):
-                self._blocks.append(part.samples)
-            else:
-                yield part
-        self._heard_all = True
 
 
 def _stage(out: Extracted, modality: str, read: Callable[[], Features | str]) -> None:
