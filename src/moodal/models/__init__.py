@@ -19,6 +19,7 @@ from moodal.models.mfn import MFN
 from moodal.models.misa import MISA
 from moodal.models.mre import MRE
 from moodal.models.mult import MulT
+from moodal.models.prior import Prior
 from moodal.models.self_mm import SelfMM
 from moodal.models.tfn import TFN
 from moodal.types import InputError, Task, unknown
@@ -65,6 +66,7 @@ MODELS: dict[str, Entry] = {
     "lda": _entry(LDA, "LDA on the concatenation"),
     "lda_product": _entry(LDAProduct, "product of LDA experts"),
     "lda_stacking": _entry(LDAStacking, "stacked LDA experts"),
+    "prior": _on_demand(Prior, "prior (no training)"),
 }
 
 
@@ -80,6 +82,9 @@ def options_of(name: str) -> dict[str, Any]:
         parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
         keyword = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         found = {**keyword, **found}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break  # it passes nothing on
+    found.pop("columns", None)  # not the user's to choose
     return {k: v for k, v in found.items() if k not in entry.fixed and v is not inspect.Parameter.empty}
 
 
@@ -91,11 +96,16 @@ def chosen_models(names: Sequence[str] | None, dims: Mapping[str, int], task: Ta
 
 
 def suitable_models(dims: Mapping[str, int], task: Task) -> list[str]:
-    """The models that these modalities and this task allow, in the order of the zoo."""
+    """The models that these modalities and this task allow, in the order of the zoo.
+
+    What reads columns by name is never among them: most data sets name none, so it waits until it is asked for.
+    """
     return [
         name
         for name, entry in MODELS.items()
-        if entry.fixed.get("modality", next(iter(dims))) in dims and (task.classes or not entry.cls.closed_form)
+        if not entry.cls.reads_columns
+        and entry.fixed.get("modality", next(iter(dims))) in dims
+        and (task.classes or not entry.cls.closed_form)
     ]
 
 
@@ -112,8 +122,8 @@ def create_model(
             raise unknown(f"option of {name}", key, known)
         _check_number(key, options[key])
     entry = MODELS[name]
-    known_columns = {"columns": columns} if entry.cls.reads_columns else {}
-    return entry.cls(dims, task, **known_columns, **entry.fixed, **options)
+    named: dict[str, Any] = {"columns": columns} if entry.cls.reads_columns else {}
+    return entry.cls(dims, task, **named, **entry.fixed, **options)
 
 
 def _check_number(key: str, value: Any) -> None:
