@@ -39,11 +39,13 @@ LEFT_IN, RIGHT_IN = 1.15, 0.25  # for the names of the rows, and for the last nu
 WIDTHS_IN = (12.0, 20.0)  # of the picture; more segments make it wider
 SEGMENT_IN = 0.06
 PICTURE_IN, PICTURE_GAP_IN = 1.1, 0.06  # height of a thumbnail, room between two
+POINTER_IN = 0.09  # from a thumbnail to its moment
 PICTURE_PX = 256  # longer side
 LOUD = 0.003  # of full scale; below it nobody hears anything
 WAVE_HZ, WAVE_BINS = 8_000, 1_000
 TINT = 0.28  # of the part of a block that is not filled
 WORD_LINES, MOST_NOTES = 3, 5
+FEW_WORDS = 0.25  # of the segments that have words; where no more have room for them, none are shown
 RASTER_FROM = 2_000  # segments; more make a drawing that no viewer opens
 TICKS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400)
 STYLE = {"text.parse_math": False, "hatch.linewidth": 0.7, "svg.hashsalt": "moodal"}
@@ -141,7 +143,7 @@ class _Timeline:
         width = LEFT_IN + self.inner_in + RIGHT_IN
         num, unsure = len(self.segments), sum(s.abstained for s in self.segments)
         counted = f"{num} segment{'' if num == 1 else 's'}" + (f", {unsure} unsure" if unsure else "")
-        about = f"{counted} · {_clock(self.end_s, 0.1)} · {plain(self.p.model)}"
+        about = f"{counted} · {_clock(self.end_s, 0.1 if self.end_s < 60 else 1)} · {plain(self.p.model)}"
         y = 1 - 0.28 / height
         name = _cut(plain(Path(self.p.video).name), width / 2, 13)
         figure.text(0.15 / width, y, name, fontsize=13, fontweight="bold", color=INK, va="center")
@@ -167,7 +169,9 @@ class _Timeline:
             size = (found.video.width_px, found.video.height_px)
             pictures = self._pictures(self.video, size if found.video.rotation_deg % 180 == 0 else size[::-1])
             if pictures:
-                yield _Row(PICTURE_IN, "", lambda ax: self._draw_pictures(ax, pictures), gap_in=0.04)
+                yield _Row(PICTURE_IN, "", lambda ax: self._draw_pictures(ax, pictures), gap_in=POINTER_IN)
+            if self.p.cuts_s:
+                yield _Row(0.1, "cuts", self._draw_cuts)
         peaks = _peaks(self.video, self.end_s) if found.audio else np.zeros(0)
         if len(peaks):
             height = 0.34 if found.video else 0.9
@@ -175,38 +179,42 @@ class _Timeline:
         else:
             yield _Row(0.2, "sound", lambda ax: self._nothing(ax, "no sound"), gap_in=0.08)
 
-    def _pictures(self, video: Path, size: tuple[int, int]) -> list[tuple[float, Array]]:
-        """Where each thumbnail has its middle, in inches, and the picture."""
+    def _pictures(self, video: Path, size: tuple[int, int]) -> list[tuple[float, float, Array]]:
+        """Where each thumbnail has its middle, in inches; its time; the picture.
+
+        One in the middle of each segment, moved aside where they would overlap; more in a long segment that has room;
+        of many short ones those that fit.
+        """
         width = PICTURE_IN * min(max(size[0] / size[1], 0.5), 2.0)
-        wanted: list[tuple[float, float]] = []  # its middle in inches, its time
-        for _, start_s, end_s in self.shown or [(None, 0.0, self.end_s)]:
-            count = max(1, int(self._inches(start_s, end_s) / (width + PICTURE_GAP_IN)))
-            count -= count % 2 == 0  # so that one is in the middle
-            for k in range(count):
-                time_s = start_s + (k + 0.5) / count * (end_s - start_s)
-                x = min(max(self._inches(0, time_s), width / 2), self.inner_in - width / 2)
-                if not wanted or x - wanted[-1][0] >= width + PICTURE_GAP_IN - 1e-6:
-                    wanted.append((x, time_s))
+        pitch = width + PICTURE_GAP_IN
+        spans = [(a, b) for _, a, b in self.shown] or [(0.0, self.end_s)]
+        times = [(a + b) / 2 for a, b in spans]
+        room = max(1, int(self.inner_in / pitch))
+        if len(spans) > room:
+            times = _nearest(times, [(k + 0.5) / room * self.end_s for k in range(room)])
+        elif all(self._inches(a, b) >= pitch for a, b in spans):
+            counts = [(int(self._inches(a, b) / pitch) - 1) // 2 * 2 + 1 for a, b in spans]  # odd: one in the middle
+            times = [a + (k + 0.5) / n * (b - a) for (a, b), n in zip(spans, counts, strict=True) for k in range(n)]
+        places = _apart([self._inches(0, t) for t in times], pitch, self.inner_in)
         try:
-            frames = _frames_at(video, [t for _, t in wanted])
+            frames = _frames_at(video, times)
         except (InputError, MediaError) as e:
             log.warning("no pictures on the timeline: %s", e)
             return []
-        return [(x, frames[t]) for x, t in wanted if t in frames]
+        return [(x, t, frames[t]) for x, t in zip(places, times, strict=True) if t in frames]
 
-    def _draw_pictures(self, ax: Any, pictures: Sequence[tuple[float, Array]]) -> None:
-        ax.set_xlim(0, self.inner_in)
-        ax.set_ylim(0, PICTURE_IN)
-        for x, rgb in pictures:
+    def _draw_pictures(self, ax: Any, pictures: Sequence[tuple[float, float, Array]]) -> None:
+        for x, time_s, rgb in pictures:
             width = PICTURE_IN * min(max(rgb.shape[1] / rgb.shape[0], 0.3), 3.0)
             extent = (x - width / 2, x + width / 2, 0, PICTURE_IN)
             ax.imshow(rgb, extent=extent, aspect="auto", interpolation="antialiased")
+            ax.plot([x, self._inches(0, time_s)], [0, -POINTER_IN], color="#777777", lw=0.8, clip_on=False)
         ax.set_xlim(0, self.inner_in)
         ax.set_ylim(0, PICTURE_IN)
-        for cut_s in self.p.cuts_s:
-            x = self._inches(0, cut_s)
-            ax.plot([x, x], [0, PICTURE_IN], color="white", lw=2.2)
-            ax.plot([x, x], [0, PICTURE_IN + 0.07], color=INK, lw=0.9, ls=(0, (3, 2)), clip_on=False)
+
+    def _draw_cuts(self, ax: Any) -> None:
+        thin = len(self.p.cuts_s) * 10 > self.inner_in * DPI
+        ax.plot(self.p.cuts_s, [0.5] * len(self.p.cuts_s), "|" if thin else "v", ms=5, color=INK, mew=0.6, ls="none")
 
     def _draw_sound(self, ax: Any, peaks: Array) -> None:
         top = float(peaks.max())
@@ -230,7 +238,8 @@ class _Timeline:
             yield _Row(0.25, f"{m} alone", lambda ax, m=m: self._draw_alone(ax, m), MODALITY_COLOURS[m], 0.03)  # type: ignore[misc]
         words = [self._words(*shown) for shown in self.shown]
         lines = max((len(w) for w in words), default=0)
-        if lines:
+        spoken = sum(bool(plain(s.text)) for s in self.segments)
+        if sum(map(bool, words)) > FEW_WORDS * spoken:
             yield _Row(0.06 + 0.155 * lines, "words", lambda ax: self._draw_words(ax, words, lines), gap_in=0.02)
 
     def _draw_answers(self, ax: Any) -> None:
@@ -312,6 +321,8 @@ class _Timeline:
         self._hatched(ax, missing)
 
     def _words(self, s: SegmentPrediction, a: float, b: float) -> list[str]:
+        if not plain(s.text):
+            return []
         text = f"{plain(s.speaker)}: {plain(s.text)}" if plain(s.speaker) else plain(s.text)
         room = self._inches(a, b) - 0.05
         return _wrapped(text, room, 8, WORD_LINES) if room > 0.45 and _can_write(text) else []
@@ -373,7 +384,7 @@ class _Timeline:
         return patches
 
     def _legend_columns(self) -> int:
-        return max(4, int(self.inner_in / 1.35))
+        return max(4, int(self.inner_in / 1.15))
 
     def _notes(self) -> list[str]:
         notes = [plain(n) for n in self.p.notes]
@@ -414,13 +425,29 @@ def _corners(box: Box) -> list[tuple[float, float]]:
     return [(x0, y0), (x0, y1), (x1, y1), (x1, y0)]
 
 
+def _nearest(times_s: Sequence[float], wanted_s: Sequence[float]) -> list[float]:
+    """Of the times those nearest to the wanted ones, each once."""
+    return sorted({min(times_s, key=lambda t: abs(t - wanted)) for wanted in wanted_s})
+
+
+def _apart(places: Sequence[float], pitch: float, room: float) -> list[float]:
+    """The same places in the same order, moved so that neighbours are ``pitch`` apart and all are inside."""
+    out: list[float] = []
+    for k, x in enumerate(places):
+        out.append(max(x, (k + 0.5) * pitch, out[-1] + pitch if out else 0.0))
+    for k in range(len(out) - 1, -1, -1):
+        last = len(out) - 1 - k
+        out[k] = min(out[k], room - (last + 0.5) * pitch, out[k + 1] - pitch if last else room)
+    return out
+
+
 def _side_by_side(segments: Sequence[SegmentPrediction]) -> list[tuple[float, float]]:
     """From when to when each is drawn: people talk at once, blocks of one row do not."""
-    starts = [s.start_s for s in segments]
-    return [
-        (s.start_s, min(s.end_s, after) if after > s.start_s else s.end_s)
-        for s, after in zip(segments, [*starts[1:], float("inf")], strict=True)
-    ]
+    found = []
+    for k, s in enumerate(segments):
+        after = segments[k + 1].start_s if k + 1 < len(segments) else s.end_s
+        found.append((s.start_s, min(s.end_s, after) if after > s.start_s else s.end_s))
+    return found
 
 
 def _scores(s: SegmentPrediction) -> Iterable[float]:
