@@ -11,7 +11,9 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from moodal.data.table import Clips, assemble
 from moodal.extraction.items import Source
 from moodal.extraction.ledger import TRIES, Entry, Failures, counts, write_ledger
 from moodal.extraction.manifest import SOUND, Manifest, read_manifest
-from moodal.extraction.pool import RAISED, run_jobs
+from moodal.extraction.pool import RAISED, Outcome, run_jobs
+from moodal.extraction.ray_engine import needs_ray, ray_cluster
 from moodal.extraction.work import (
     DONE,
     FAILED,
@@ -36,7 +39,7 @@ from moodal.features.extractor import identity_hash
 from moodal.features.model_files import install_face_models
 from moodal.files import only_one, read_json
 from moodal.media.transcripts import SIDE_CARS
-from moodal.types import MODALITIES, InputError
+from moodal.types import MODALITIES, InputError, unknown
 
 EMOTIONS = (
     "neutral",
@@ -49,6 +52,7 @@ EMOTIONS = (
     "calm",
 )  # when nobody has labelled yet
 CUTS = ("auto", "whole", "transcript")
+ENGINES = ("local", "ray")  # processes of this machine, or of all nodes of a Ray cluster
 log = logging.getLogger(__name__)
 
 
@@ -71,6 +75,7 @@ class Options:
     num_folds: int = 5
     split_by: str | None = None
     overwrite: bool = False
+    engine: str = "local"
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,10 @@ def _refuse(videos: Path, target: Path, options: Options) -> None:
         raise InputError(f"--cut must be one of {', '.join(CUTS)}, got {options.cut!r}")
     if options.limit_s is not None and not options.limit_s > 0:  # also what is no number
         raise InputError(f"--time-limit must be above 0 s, got {options.limit_s}")
+    if options.engine not in ENGINES:
+        raise unknown("engine", options.engine, ENGINES)
+    if options.engine == "ray":
+        needs_ray()
     if not options.extractors:
         raise InputError("nothing to extract: text, audio and vision are all none")
     if target.name in ("", ".."):
@@ -189,10 +198,11 @@ def _work(
 ) -> dict[Path, Part | None]:
     """Every job that is not done yet, or not all of it; one whose process hung or died is tried again, after all
     others. What each part holds; None where there is none."""
-    found = {j.part: read_part(j.part) for j in jobs}
+    # only of names that are there: a shared disk may deny a while longer what was asked for before a node wrote it
+    there = {p for folder in {j.part.parent for j in jobs} for p in folder.iterdir()}
+    found = {j.part: read_part(j.part) if j.part in there else None for j in jobs}
     todo = [j for j in jobs if not _is_good(found[j.part]) and failures.tries(j.part.stem) < TRIES]
     done, under_way = len(jobs) - len(todo), set[str]()
-    workers = max(1, min(options.workers or os.cpu_count() or 1, len(todo) or 1))
 
     def show() -> None:
         if on_change:
@@ -202,31 +212,40 @@ def _work(
         under_way.add(job.source.video)
         show()
 
-    while todo:
-        again = []
-        outcomes = run_jobs(
-            extract_source, todo, workers=workers, limit_s=lambda j: _limit_s(j, options), on_start=begin
-        )
-        for outcome in outcomes:
-            key = outcome.job.part.stem
-            under_way.discard(outcome.job.source.video)
-            if outcome.value:  # our own disk
-                raise InputError(outcome.value)
-            if outcome.problem:
-                failures.record(key, outcome.job.source.video, outcome.problem)
-                log.warning("%s: %s", outcome.job.source.video, outcome.problem)
-                # what says why it cannot be read will say so again; a process may have died for other reasons
-                if outcome.kind != RAISED and failures.tries(key) < TRIES:
-                    again.append(outcome.job)
-                    continue
-            else:
-                found[outcome.job.part] = said = read_part(outcome.job.part)
-                if not _is_good(said):
-                    failures.record(key, outcome.job.source.video, _problem(said))
-            done += 1
-            show()
-        todo = again
+    with _engine(options, todo) as run:
+        while todo:
+            again = []
+            for outcome in run(extract_source, todo, limit_s=lambda j: _limit_s(j, options), on_start=begin):
+                key = outcome.job.part.stem
+                under_way.discard(outcome.job.source.video)
+                if outcome.value:  # our own disk
+                    raise InputError(outcome.value)
+                if outcome.problem:
+                    failures.record(key, outcome.job.source.video, outcome.problem)
+                    log.warning("%s: %s", outcome.job.source.video, outcome.problem)
+                    # what says why it cannot be read will say so again; a process may have died for other reasons
+                    if outcome.kind != RAISED and failures.tries(key) < TRIES:
+                        again.append(outcome.job)
+                        continue
+                else:
+                    found[outcome.job.part] = said = read_part(outcome.job.part)
+                    if not _is_good(said):
+                        failures.record(key, outcome.job.source.video, _problem(said))
+                done += 1
+                show()
+            todo = again
     return found
+
+
+@contextmanager
+def _engine(options: Options, todo: Sequence[Job]) -> Iterator[Callable[..., Iterator[Outcome[Job]]]]:
+    """``run_jobs`` here or on a Ray cluster, which costs seconds to reach and so is not where nothing is to be done."""
+    if options.engine == "ray" and todo:
+        media = [j.source.file for j in todo if j.source.file.is_file()][:1]
+        with ray_cluster(todo[0].part.parent, media, options.workers) as cluster:
+            yield partial(cluster.run_jobs, workers=min(options.workers or cluster.num_cpus, len(todo)))
+    else:
+        yield partial(run_jobs, workers=max(1, min(options.workers or os.cpu_count() or 1, len(todo))))
 
 
 def _is_good(part: Part | None) -> bool:

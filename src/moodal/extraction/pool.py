@@ -21,6 +21,7 @@ from moodal.types import InputError, WorkError
 J = TypeVar("J")
 CONTEXT = multiprocessing.get_context("spawn")  # a forked child would inherit torch's thread pools
 RAISED, DIED, LATE = "raised", "died", "late"
+START_LIMIT_S = 300.0  # for a process to begin: a disk may be slow, and a machine full
 LONGEST_WAIT_S = 3600.0  # the system counts it in milliseconds, of which 25 days are too many; then we wait again
 
 
@@ -39,6 +40,8 @@ class _Worker(Generic[J]):
     process: BaseProcess
     pipe: Connection
     job: J | None = None
+    limit_s: float = 0.0
+    has_begun: bool = False
     deadline: float = field(default=float("inf"))
 
 
@@ -52,8 +55,8 @@ def run_jobs(
 ) -> Iterator[Outcome[J]]:
     """``work`` applied to every job in one of ``workers`` processes; outcomes in the order in which they are ready.
 
-    A job that takes longer than ``limit_s`` of it has its process killed, and so has one whose process dies; both are
-    outcomes, and another process takes the dead one's place. ``on_start`` is called before a job is handed out.
+    A job that takes longer than ``limit_s`` of it, from when its process begins with it, has that process killed, and
+    a process may die; both are outcomes, and another process takes the dead one's place. ``on_start`` is called before a job is handed out.
     ``work`` must be importable by name, because processes are started afresh.
     """
     waiting = deque(jobs)
@@ -76,6 +79,29 @@ def run_jobs(
             _dismiss(worker)
 
 
+class OneWorker(Generic[J]):
+    """A process for one job after the other, for whoever hands them out himself; what ``run_jobs`` promises holds."""
+
+    def __init__(self, work: Callable[[J], Any]) -> None:
+        self._work = work
+        self._worker: _Worker[J] | None = None
+
+    def run(self, job: J, limit_s: float) -> Outcome[J]:
+        worker = self._worker = self._worker or _hire(self._work)
+        _hand_out(worker, job, lambda job: limit_s, lambda job: None)
+        while not _ready([worker]):
+            pass  # it waited as long as one can
+        outcome = _outcome(worker)
+        if outcome.kind in (DIED, LATE):
+            self.close()
+        return outcome
+
+    def close(self) -> None:
+        if self._worker:
+            _dismiss(self._worker)
+        self._worker = None
+
+
 def _hire(work: Callable[[J], Any]) -> _Worker[J]:
     ours, theirs = CONTEXT.Pipe()
     process = CONTEXT.Process(target=_serve, args=(theirs, work), daemon=True)
@@ -90,17 +116,31 @@ def _hire(work: Callable[[J], Any]) -> _Worker[J]:
 
 def _hand_out(worker: _Worker[J], job: J, limit_s: Callable[[J], float], on_start: Callable[[J], None]) -> None:
     on_start(job)
-    worker.job, worker.deadline = job, time.monotonic() + limit_s(job)
+    worker.job, worker.limit_s, worker.has_begun = job, limit_s(job), False
+    worker.deadline = time.monotonic() + worker.limit_s + START_LIMIT_S
     with suppress(BrokenPipeError):  # it is dead: seen when its outcome is asked for
         worker.pipe.send(job)
 
 
 def _ready(crew: Sequence[_Worker[J]]) -> list[_Worker[J]]:
-    """Workers with an answer, dead ones, and late ones; waits until there is one."""
+    """Workers with an answer, dead ones, and late ones; waits until one of them may be."""
     busy = [w for w in crew if w.job is not None]
     patience = max(0.0, min(min(w.deadline for w in busy) - time.monotonic(), LONGEST_WAIT_S))
     found = connection.wait([w.pipe for w in busy], timeout=patience)
-    return [w for w in busy if w.pipe in found] or [w for w in busy if w.deadline <= time.monotonic()]
+    answers = [w for w in busy if w.pipe in found and not _begins(w)]
+    return answers or [w for w in busy if w.deadline <= time.monotonic()]
+
+
+def _begins(worker: _Worker[Any]) -> bool:
+    """Whether all that it has to say is that it begins with its job: its time counts from now."""
+    if worker.has_begun:
+        return False
+    try:
+        worker.pipe.recv()
+    except (EOFError, ConnectionResetError):  # it died
+        return False
+    worker.has_begun, worker.deadline = True, time.monotonic() + worker.limit_s
+    return True
 
 
 def _outcome(worker: _Worker[J]) -> Outcome[J]:
@@ -136,6 +176,8 @@ def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
             job = pipe.recv()
         except (EOFError, ConnectionResetError):
             return
+        with suppress(BrokenPipeError):
+            pipe.send(None)  # it begins
         try:
             answer = work(job), ""
         except Exception as e:  # noqa: BLE001 (a foreign file may raise anything; it is the job's outcome)
