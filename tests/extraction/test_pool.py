@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +67,16 @@ def test_abandoning_the_outcomes_ends_all_processes() -> None:
 
 def test_a_limit_of_years_is_waited_for_in_pieces() -> None:
     assert [o.value for o in run_jobs(misbehave, ["a"], workers=1, limit_s=lambda j: 1e12)] == ["A"]
+
+
+def test_the_start_of_a_process_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of a second is little for a process that imports much, and much for this job."""
+    (tmp_path / "slow_start.py").write_text(
+        "import multiprocessing, time\n"
+        "if multiprocessing.parent_process():\n    time.sleep(1.5)\n"
+        "def wait(job):\n    time.sleep(job)\n    return job\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    wait = importlib.import_module("slow_start").wait
+    found = {o.job: o.kind for o in run_jobs(wait, [0, 30, 0.1], workers=1, limit_s=lambda j: 1.0)}
+    assert found == {0: "", 30: LATE, 0.1: ""}

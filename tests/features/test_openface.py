@@ -1,6 +1,7 @@
 """OpenFace's tables in both styles, and a program in its place that works, fails, hangs, or writes nothing."""
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -211,6 +212,44 @@ def test_a_file_that_is_no_program_is_named(program):
     program("").write_bytes(b"\x7fELF no program")
     with pytest.raises(InputError, match="could not be started as OpenFace"):
         OpenFace()(FRAMES)
+
+
+def test_a_program_ends_with_whoever_runs_it_however_that_ends(program, tmp_path):
+    """Killed, it cannot stop anything; and the program is often a script around another."""
+    pid_file = tmp_path / "pid"
+    child = f"import os, pathlib, time; pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    program(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])")
+    code = "import sys; sys.path[:0] = sys.argv[1:]\n" + RUN_OPENFACE
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", code, *sys.path], env=environment) as caller:
+        pid = wait_for(lambda: pid_file.is_file() and pid_file.read_text())
+        caller.kill()
+    wait_for(lambda: not is_running(int(pid)))
+
+
+RUN_OPENFACE = """
+import numpy as np
+from moodal.features.openface import OpenFace
+from moodal.media.decode import Frame
+OpenFace()([Frame(0.0, np.zeros((8, 8, 3), np.uint8))])
+"""
+
+
+def wait_for(condition):
+    """What it says when it is true; a minute is for ever."""
+    end_s = time.monotonic() + 60
+    while not (found := condition()):
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+    return found
+
+
+def is_running(pid):
+    """A dead one whose parent has not asked yet is dead."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_without_openface_the_sentence_says_where_to_put_it_and_its_licence(monkeypatch):

@@ -55,9 +55,10 @@ def run_jobs(
 ) -> Iterator[Outcome[J]]:
     """``work`` applied to every job in one of ``workers`` processes; outcomes in the order in which they are ready.
 
-    A job that takes longer than ``limit_s`` of it, from when its process begins with it, has that process killed, and
-    a process may die; both are outcomes, and another process takes the dead one's place. ``on_start`` is called before a job is handed out.
-    ``work`` must be importable by name, because processes are started afresh.
+    A job that takes longer than ``limit_s`` of it (counted from when a process begins with it, not from when that
+    process is started) has its process killed, and so has one whose process dies; both are outcomes, and another
+    process takes the dead one's place. ``on_start`` is called before a job is handed out. ``work`` must be importable
+    by name, because processes are started afresh.
     """
     waiting = deque(jobs)
     crew: list[_Worker[J]] = []
@@ -146,7 +147,7 @@ def _begins(worker: _Worker[Any]) -> bool:
 def _outcome(worker: _Worker[J]) -> Outcome[J]:
     job, worker.job = worker.job, None
     assert job is not None
-    if not worker.pipe.poll():
+    if not worker.pipe.poll() or _begins(worker):
         return Outcome(job, problem="took longer than its time limit, and was stopped", kind=LATE)
     try:
         value, problem = worker.pipe.recv()

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moodal.features.extractor import Features
+from moodal.features.leashed import NOT_STARTED, leashed
 from moodal.files import sha256
 from moodal.types import InputError, WorkError
 
@@ -233,23 +234,23 @@ def _run(program: Path, pictures: Path, out: Path, limit_s: float) -> Path:
 def _ended(command: Sequence[str], folder: Path, said: Path, limit_s: float) -> int:
     """Runs the command in ``folder``, its words into the file ``said``; its exit code."""
     with said.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - an argument list, no shell
+            leashed(command),
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         try:
-            process = subprocess.Popen(  # noqa: S603 - an argument list, no shell
-                command,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError as e:
-            raise InputError(f"{command[0]} could not be started as OpenFace: {e.strerror}") from e
-        try:
-            return process.wait(limit_s)
+            code = process.wait(limit_s)
         except subprocess.TimeoutExpired as e:
             raise WorkError(f"OpenFace ({command[0]}) was not done after {limit_s:.0f} s and was stopped") from e
         finally:
             _stop(process)
+    if code == NOT_STARTED:
+        raise InputError(f"{command[0]} could not be started as OpenFace: {_last_line(said)}")
+    return code
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -257,6 +258,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    if process.stdin:
+        process.stdin.close()
 
 
 def _has_rows(table: Path) -> bool:
