@@ -126,3 +126,24 @@ def test_columns_are_refused_when_they_are_none_and_kept_as_names_when_they_divi
         read_manifest(folder, labels, {}, ["actr"])
     found = read_manifest(folder, labels, {"label": "emotion", "label_audio": "emotion"}, ["actor"])
     assert found.columns == {"actor": {"a.wav": "007"}, "label": {"a.wav": "sad"}, "label_audio": {"a.wav": "sad"}}
+
+
+def test_a_file_is_not_called_like_a_part_of_another(tmp_path: Path) -> None:
+    """Were a.mp4 long, its first part would be a_000. The names do not depend on whether it is."""
+    for name in ("a.mp4", "a_000.mp4", "a_000_1000.mp4", "a_00.mp4", "b_000.mp4", "a_x01.mp4"):
+        (tmp_path / name).touch()
+    ids = [s.items[0].id for s in read_manifest(tmp_path).sources]
+    assert ids == ["a", "a_00", "a_000.mp4", "a_000_1000.mp4", "a_x01", "b_000"]
+    rows = table(tmp_path, "video\na_000.mp4\na.mp4\n")
+    assert [s.items[0].id for s in read_manifest(rows).sources] == ["a_000.mp4", "a"]
+
+
+def test_given_ids_that_parts_would_have_are_refused_before_the_work(tmp_path: Path) -> None:
+    rows = table(tmp_path, "video,id\nx.mp4,a\ny.mp4,a_000\n")
+    with pytest.raises(InputError, match=r"'a_000' \(y\.mp4\) is called as a part of 'a' \(x\.mp4\) would be"):
+        read_manifest(rows)
+    for text in (  # what is never cut has no parts
+        "video,id,text\nx.mp4,a,words\ny.mp4,a_000,\n",
+        "video,id,start_s,end_s\nx.mp4,a,0,1\ny.mp4,a_000,,\n",
+    ):
+        assert len(read_manifest(table(tmp_path, text)).sources) == 2

@@ -71,6 +71,7 @@ def read_manifest(
     for s in found.sources:
         for name in (s.video, *(i.id for i in s.items)):
             _refuse_name(name)
+    _refuse_twins(found.sources)
     return found
 
 
@@ -82,6 +83,25 @@ def _refuse_name(name: str) -> None:
         name.encode()
     except UnicodeEncodeError:
         raise InputError(f"the file name {name!a} is not UTF-8; rename it") from None
+
+
+def _refuse_twins(sources: Sequence[Source]) -> None:
+    """An utterance that is called like a part of another one would be called, were that cut."""
+    whole = {i.id: s.video for s in sources for i in s.items if i.segment is None and i.text is None}
+    for s in sources:
+        for item in s.items:
+            other = _part_of(item.id)
+            if other in whole:
+                raise InputError(
+                    f"the utterance {item.id!r} ({s.video}) is called as a part of {other!r} ({whole[other]}) would be "
+                    "if that file is cut; give one of them another id"
+                )
+
+
+def _part_of(name: str) -> str:
+    """Of what ``name`` would be a part by its number (``cut_items`` gives them), or ""."""
+    other, _, number = name.rpartition("_")
+    return other if len(number) >= 3 and number.isdecimal() and number.isascii() else ""
 
 
 def media_files(folder: Path) -> list[Path]:
@@ -111,10 +131,14 @@ def _of_folder(folder: Path, labels: Path | None, table: Mapping[str, Any]) -> M
 
 
 def _ids(names: Sequence[str]) -> list[str]:
-    """File names without their endings, where these are still different, and no other file's name."""
+    """File names without their endings, where these are still different, no other file's name, and not what a part of
+    another file would be called."""
     short = [name.rsplit(".", 1)[0] for name in names]
     count, taken = Counter(short), set(names)
-    return [s if count[s] == 1 and s not in taken else n for s, n in zip(short, names, strict=True)]
+    return [
+        s if count[s] == 1 and s not in taken and _part_of(s) not in count else n
+        for s, n in zip(short, names, strict=True)
+    ]
 
 
 def _labelled(manifest: Manifest, labels: Path, table: Mapping[str, Any]) -> Manifest:
