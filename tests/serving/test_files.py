@@ -19,7 +19,7 @@ def rows(prediction):
 
 def test_captions_say_what_was_felt_and_said():
     assert as_captions(of(happy(), unsure(), notes=("untrained",))) == (
-        "WEBVTT\n\nNOTE emotions by moodal, prior: untrained\n\n"
+        "WEBVTT\n\nNOTE emotions by moodal, model prior\n\nNOTE untrained\n\n"
         "00:00:00.000 --> 00:00:02.000\n<v Ann>[happy 72%] how nice\n\n"
         "00:00:02.000 --> 00:00:03.500\n[unsure]\n"
     )

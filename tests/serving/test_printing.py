@@ -50,6 +50,13 @@ def test_words_are_cut_to_the_width():
     assert "…" in text
 
 
+def test_a_terminal_of_eighty_columns_has_all_but_the_details():
+    text = printed(of(happy(text="nice"), unsure()), width=80)
+    row = next(line for line in text.splitlines() if "happy 72%" in line)
+    assert row.split() == ["0:00.0", "■", "happy", "72%", "tttaaaaaav", "happy", "happy", "sad", "Ann:", "nice"]
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_orders_to_the_terminal_are_not_passed_on():
     text = printed(of(happy(text="\x1b]0;owned\x07[bold]x[/bold]", speaker="\x1b[2J"), notes=("\x1b[2J",)))
     assert "\x1b" not in text

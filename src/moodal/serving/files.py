@@ -52,8 +52,9 @@ def _write(path: Path, text: str) -> None:
 def as_captions(prediction: VideoPrediction) -> str:
     """``[happy 72%] words``, ``[unsure] words`` where it abstained; who speaks, where that is known."""
     cues = [_cue(s) for s in sorted(prediction.segments, key=lambda s: (s.start_s, s.end_s))]
-    about = escape(plain(f"{prediction.model}: {'; '.join(prediction.notes)}".strip(": ")), quote=False)
-    return "\n".join(["WEBVTT", "", f"NOTE emotions by moodal, {about}", "", *cues])
+    about = [f"emotions by moodal, model {prediction.model}", *prediction.notes]
+    comments = [f"NOTE {escape(plain(note), quote=False)}\n" for note in about]  # "-->" may not stand there
+    return "\n".join(["WEBVTT\n", *comments, *cues])
 
 
 def _cue(s: SegmentPrediction) -> str:

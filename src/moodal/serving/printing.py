@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CELLS = 10  # of a relevance bar
 PIPE_WIDTH = 140  # columns, where nobody says how wide the terminal is
+NARROW_WIDTH = 110
 MOST_NOTES = 12
 
 
@@ -29,13 +30,16 @@ def print_prediction(prediction: VideoPrediction, console: Console | None = None
     if not console.is_terminal:
         console = Console(file=console.file, width=PIPE_WIDTH)
     console.print(Text(plain(f"{prediction.video} · {prediction.model}"), style="bold"))
-    console.print(as_table(prediction))
+    console.print(as_table(prediction, narrow=console.width < NARROW_WIDTH))
     for note in remarks(prediction):
         console.print(Text(f"· {note}", style="dim"))
 
 
-def as_table(prediction: VideoPrediction) -> Table:
-    """Time, answer, relevance, what each modality alone would say, and the words as far as there is room."""
+def as_table(prediction: VideoPrediction, *, narrow: bool = False) -> Table:
+    """Time, answer, relevance, what each modality alone would say, and the words as far as there is room.
+
+    ``narrow``: without the times of ends, and without how sure each modality alone would be.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -46,12 +50,13 @@ def as_table(prediction: VideoPrediction) -> Table:
     table.add_column("emotion" if prediction.classes else "score", no_wrap=True)
     table.add_column("relevance", no_wrap=True, min_width=CELLS)
     for m in MODALITIES:
-        table.add_column(Text(f"{m} alone", style=MODALITY_COLOURS[m]), no_wrap=True)
+        table.add_column(Text(m if narrow else f"{m} alone", style=MODALITY_COLOURS[m]), no_wrap=True)
     table.add_column("words", no_wrap=True, overflow="ellipsis", ratio=1)
     for s in prediction.segments:
-        alone = (_alone(s, m) for m in MODALITIES)
+        alone = (_alone(s, m, narrow) for m in MODALITIES)
         words = Text(f"{plain(s.speaker)}: " if plain(s.speaker) else "", style="dim").append(plain(s.text), "default")
-        table.add_row(f"{clock(s.start_s)}–{clock(s.end_s)}", _answer(s, colours), relevance_bar(s), *alone, words)
+        time = clock(s.start_s) if narrow else f"{clock(s.start_s)}–{clock(s.end_s)}"
+        table.add_row(time, _answer(s, colours), relevance_bar(s), *alone, words)
     return table
 
 
@@ -93,7 +98,7 @@ def shares(s: SegmentPrediction, cells: int = CELLS) -> dict[str, int]:
     return counts
 
 
-def _alone(s: SegmentPrediction, m: str) -> Text:
+def _alone(s: SegmentPrediction, m: str, narrow: bool) -> Text:
     from rich.text import Text
 
     if m in s.missing:
@@ -103,7 +108,7 @@ def _alone(s: SegmentPrediction, m: str) -> Text:
         return Text("–", style="dim")
     if s.score is not None or said[0] == "score":
         return Text(f"{said[1]:+.2f}")
-    return Text(plain(f"{said[0]} {percent(said[1])}"))
+    return Text(plain(said[0] if narrow else f"{said[0]} {percent(said[1])}"))
 
 
 def remarks(prediction: VideoPrediction) -> Iterator[str]:

@@ -350,7 +350,7 @@ class _Timeline:
     def _hatched(self, ax: Any, boxes: Sequence[Box]) -> None:
         """Grey stripes: nothing is said here."""
         if boxes:
-            style = {"facecolors": FAINT, "edgecolors": HATCH, "linewidths": 0.0, "hatch": "/////"}
+            style: dict[str, Any] = {"facecolors": FAINT, "edgecolors": HATCH, "linewidths": 0.0, "hatch": "/////"}
             collection = PolyCollection([_corners(b) for b in boxes], rasterized=len(boxes) > RASTER_FROM, **style)
             ax.add_collection(collection, autolim=False)
             if self.inner_in * DPI / max(1, len(self.segments)) >= 8:
