@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.models.conftest import DIMS, TASK, random_batch
+from tests.models.conftest import DIMS, TASK, ZOO, random_batch
 
 from moodal.batch import Batch, Ragged
 from moodal.config import TrainingSettings
@@ -225,12 +225,12 @@ def test_without_names_the_slow_ones_wait_until_asked() -> None:
     by_default = chosen_models(None, DIMS, TASK)
     assert {"mre", "mre_baseline", "lmf", "lf_dnn", "lda_stacking", "text_only"} < set(by_default)
     assert not {"mult", "misa", "tfn"} & set(by_default)
-    assert chosen_models(["all"], DIMS, TASK) == list(MODELS)
+    assert chosen_models(["all"], DIMS, TASK) == ZOO
     assert chosen_models(["mult"], DIMS, TASK) == ["mult"]
 
 
 def test_suitable_models_are_those_that_can_be_made() -> None:
-    assert suitable_models(DIMS, TASK) == list(MODELS)
+    assert suitable_models(DIMS, TASK) == ZOO
     scores = suitable_models({"audio": 4, "vision": 3}, Task(low=-1, high=1))
     assert "mre" in scores
     assert not {"text_only", "lda", "lda_product", "lda_stacking"} & set(scores)

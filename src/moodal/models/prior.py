@@ -162,14 +162,13 @@ class Prior(FusionModel):
 
     def _expert(self, modality: str, x: Ragged) -> tuple[Tensor, Tensor]:
         """What one modality says, (B, C) float64 log-probabilities or (B, 1) valence, and its confidence (B,)."""
-        if modality not in self.reads or not bool((x.lengths > 0).any()):
-            classes = len(self.task.classes)
-            nothing = torch.full((len(x), classes or 1), -math.log(classes) if classes else 0.0, dtype=torch.float64)
-            return nothing, torch.zeros(len(x), dtype=torch.float64)
-        values = Ragged(x.values.double(), x.lengths)
+        classes, present = len(self.task.classes), x.lengths > 0
+        nothing = torch.tensor(-math.log(classes) if classes else 0.0, dtype=torch.float64)
+        if modality not in self.reads or not bool(present.any()):
+            return nothing.expand(len(x), classes or 1), torch.zeros(len(x), dtype=torch.float64)
         expert = {"text": self._words, "audio": self._voice, "vision": self._face}[modality]
-        said, confidence = expert(values)
-        return said, torch.where(x.lengths > 0, confidence, 0.0)
+        said, confidence = expert(Ragged(x.values.double(), x.lengths))
+        return torch.where(present[:, None], said, nothing), torch.where(present, confidence, 0.0)
 
     def _face(self, x: Ragged) -> tuple[Tensor, Tensor]:
         names = self.columns["vision"]
@@ -276,11 +275,9 @@ def spectral_balance(x: Ragged, names: Sequence[str]) -> tuple[Tensor, Tensor]:
 
 
 def _power_level(level: Tensor, lengths: Tensor) -> Tensor:
-    """dB of the mean power of each utterance's steps; -inf is kept away by each one's own loudest step."""
-    owner = torch.repeat_interleave(lengths)
-    loudest = torch.full((len(lengths),), -math.inf, dtype=level.dtype).index_reduce_(0, owner, level, "amax")
-    power = Ragged((10 ** ((level - loudest[owner]) / 10))[:, None], lengths).mean()[:, 0]
-    return torch.where(lengths > 0, loudest + 10 * power.clamp(min=1e-30).log10(), 0.0)
+    """dB of the mean power of each utterance's steps."""
+    power = Ragged(10 ** (level.clamp(-300, 300)[:, None] / 10), lengths).mean()[:, 0]
+    return 10 * power.clamp(min=1e-30).log10()
 
 
 def _band(low_hz: float, high_hz: float) -> Tensor:
