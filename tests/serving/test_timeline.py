@@ -59,9 +59,13 @@ def test_relevance_has_the_share_of_its_modality(tmp_path):
 
 def test_what_is_said_is_written(tmp_path):
     said = words_of(of(happy(), unsure(), notes=("prior: nobody trained it",)))
-    for text in ("happy", "72%", "happy 80%", "sad 60%", "unsure", "Ann: how nice", "no transcript", "60%",
+    for text in ("happy", "72%", "happy 80%", "sad 60%", "unsure", "its best guess is below 50%", "Ann: how nice", "no transcript", "60%",
                  "prior: nobody trained it", "2 segments, 1 unsure · 0:04.0 · prior", "a.mp4", "0:02"):  # fmt: skip
         assert any(text in t for t in said), text
+
+
+def test_what_to_know_of_a_modality_that_is_there_is_written_too():
+    assert "sad 60% · a face in 12 of 50 frames" in words_of(of(happy(notes={"vision": "a face in 12 of 50 frames"})))
 
 
 def test_the_unsure_has_no_colour(tmp_path):

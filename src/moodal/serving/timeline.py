@@ -270,8 +270,10 @@ class _Timeline:
         if s.abstained or s.emotion is None:
             said = s.answer()
             size = next((z for z in (10.0, 8.5, 7.0) if _width_in(said, z) <= room), None)
+            why = plain(s.because) if _width_in(plain(s.because), 8) <= room else ""
             if size:
-                self._say(ax, x, 0.5, said, size, style="italic" if s.abstained else "normal")
+                self._say(ax, x, 0.62 if why else 0.5, said, size, style="italic" if s.abstained else "normal")
+                self._say(ax, x, 0.27, why, 8)
             return
         name = plain(s.emotion)
         size = next((z for z in (10.5, 9.0, 7.5) if _width_in(name, z, bold=True) <= room), None)
@@ -315,6 +317,8 @@ class _Timeline:
             colour = score_colour(value / self.limit) if is_score else self.colours.get(name, HATCH)
             said.append(((a, 0, b, 1), colour))
             texts = [f"{value:+.2f}"] if is_score else [f"{plain(name)} {percent(value)}", plain(name)]
+            if plain(s.notes.get(m)):
+                texts.insert(0, f"{texts[0]} · {plain(s.notes[m])}")
             text = next((t for t in texts if _width_in(t, 7.5) <= room), "")
             self._say(ax, (a + b) / 2, 0.48, text, 7.5)
         self._boxes(ax, said, alpha=0.75)
