@@ -59,7 +59,8 @@ def test_relevance_has_the_share_of_its_modality(tmp_path):
 
 def test_what_is_said_is_written(tmp_path):
     said = words_of(of(happy(), unsure(), notes=("prior: nobody trained it",)))
-    for text in ("happy", "72%", "happy 80%", "sad 60%", "unsure", "its best guess is below 50%", "Ann: how nice", "no transcript", "60%",
+    for text in ("happy", "72%", "happy 80%", "sad 60%", "unsure", "its best guess is below 50%", "Ann: how nice",
+                 "no transcript", "60%",
                  "prior: nobody trained it", "2 segments, 1 unsure · 0:04.0 · prior", "a.mp4", "0:02"):  # fmt: skip
         assert any(text in t for t in said), text
 
