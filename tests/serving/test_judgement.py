@@ -112,11 +112,11 @@ def test_alone_is_what_the_model_says_without_the_others():
     assert torch.allclose(said.alone["audio"], expected)
 
 
-def test_a_model_with_a_head_of_its_own_for_a_modality_answers_alone_with_that():
-    mre = member("mre")
-    with torch.no_grad():
-        head = mre.model(batch().without("text").without("vision")).unimodal_logits["audio"]
-    assert torch.allclose(judge([mre], batch()).alone["audio"], head.double().softmax(1))
+@pytest.mark.parametrize("name", ["mre", "lmf", "late_average"])
+def test_where_only_one_is_there_the_answer_is_what_it_says_alone(name):
+    only = batch().without("text").without("vision")
+    said = judge([member(name)], only)
+    assert torch.equal(said.alone["audio"], said.answer)
 
 
 def test_an_utterance_is_judged_alike_alone_and_among_others():

@@ -29,7 +29,7 @@ class Judgement:
     """Of B utterances, by M modalities in the models' order and C classes.
 
     answer: (B, C) probabilities, or (B, 1) scores; relevance: (B, M), rows sum to 1, to 0 where nothing is there;
-    alone: (B, C) or (B, 1) by modality; unfamiliar: (B,) bool by modality, the features are far from those trained on;
+    alone: (B, C) or (B, 1) by modality, the answer had only this one been there; unfamiliar: (B,) bool by modality, the features are far from those trained on;
     is_own: the relevance is the models' own, not ``shapley_shares``.
     """
 
@@ -47,7 +47,7 @@ def judge(members: Sequence[Member], batch: Batch) -> Judgement:
         present = torch.stack(list(batch.present.values()), dim=1)  # (B, M)
         own = [r for member in members if (r := member.model(batch).relevance) is not None]
         relevance = torch.stack(own).mean(0) if own else shapley_shares(members, batch, answer)
-        alone = {m: _answer(members, _only(batch, {m}), alone=m) for m in batch.inputs}
+        alone = {m: _answer(members, _only(batch, {m})) for m in batch.inputs}
         return Judgement(answer, _normalised(relevance, present), bool(own), alone, _unfamiliar(members, batch))
 
 
@@ -58,15 +58,11 @@ def _normalised(relevance: Tensor, present: Tensor) -> Tensor:
     return kept / kept.sum(1, keepdim=True).clamp(min=1e-12)
 
 
-def _answer(members: Sequence[Member], batch: Batch, alone: str | None = None) -> Tensor:
-    """(B, C) mean of the calibrated probabilities, or (B, 1) of the scores within the task's interval.
-
-    ``alone``: the only modality in ``batch``; a model that has a head for it answers with that.
-    """
+def _answer(members: Sequence[Member], batch: Batch) -> Tensor:
+    """(B, C) mean of the calibrated probabilities, or (B, 1) of the scores within the task's interval."""
     answers = []
     for member in members:
-        output, task = member.model(batch), member.model.task
-        logits = output.logits if alone is None else output.unimodal_logits.get(alone, output.logits)
+        logits, task = member.model(batch).logits, member.model.task
         if task.classes:
             answers.append((logits.double() / (member.temperature or 1.0)).softmax(-1))
         else:
@@ -114,6 +110,8 @@ def _only(batch: Batch, kept: set[str]) -> Batch:
 
 def _unfamiliar(members: Sequence[Member], batch: Batch) -> dict[str, Tensor]:
     model = members[0].model  # all have the same training set
+    if not any(model.get_buffer(f"mean_{m}").any() for m in batch.inputs):  # it has none
+        return {m: torch.zeros(len(batch), dtype=torch.bool) for m in batch.inputs}
     prepared = model.prepare(batch)
     return {m: _root_mean_square(x) > UNFAMILIAR for m, x in prepared.inputs.items()}
 

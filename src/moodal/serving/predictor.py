@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from moodal.extraction.work import Extracted, extract_items
 from moodal.features.extractor import create_extractor
 from moodal.media import MediaError
 from moodal.media.decode import probe
+from moodal.media.shots import find_shots
 from moodal.media.transcripts import Line, read_transcript
 from moodal.models import create_model
 from moodal.serving.judgement import Judgement, Member, judge
@@ -103,8 +104,9 @@ class Predictor:
         lines, problem = _transcript(file)
         items = find_segments(file, found, lines, cut) if segments is None else read_segments(segments, lines)
         extracted = extract_items(file, items, self.extractors, found=found, problem=problem)
+        cuts_s = tuple(shot.start_s for shot in find_shots(file)[1:]) if found.video else ()
         duration_s = found.duration_s or max((e.item.segment.end_s for e in extracted if e.item.segment), default=0.0)
-        return self.judge(str(video), duration_s, extracted, least)
+        return replace(self.judge(str(video), duration_s, extracted, least), cuts_s=cuts_s)
 
     def judge(self, video: str, duration_s: float, extracted: Sequence[Extracted], least: float) -> VideoPrediction:
         """The models' answer to features that are there already."""
