@@ -34,7 +34,7 @@ from moodal.models.prior import (
     spectral_balance,
     unit_weights,
 )
-from moodal.types import InputError, Task, Utterance
+from moodal.types import SPLITS, InputError, Task, Utterance
 
 NAMES = {"text": LEXICON, "audio": AUDIO, "vision": AU_COLUMNS}
 TASK = Task(EMOTIONS)
@@ -407,15 +407,15 @@ def test_scores_are_valence_on_the_tasks_interval() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Twenty utterances in five folds, whose faces show their class; the text has no columns."""
+    """Twelve utterances in three splits, whose faces show their class; the text has no columns."""
     classes = ("neutral", "happiness", "sadness", "anger")
     faces = {"neutral": face(), "happiness": face(6, 12, 25), "sadness": face(1, 4, 15), "anger": face(4, 7, 23)}
     utterances = [
-        Utterance(id=f"u{i:02d}", group=f"s{i // 4}", label=classes[i % 4], fold=i // 4) for i in range(20)
+        Utterance(id=f"u{i:02d}", group=f"s{i // 4}", label=classes[i % 4], split=SPLITS[i // 4]) for i in range(12)
     ]  # fmt: skip
     ids = [u.id for u in utterances]
     with new_dataset(tmp_path / "data") as out:
-        out.write_features(FeatureSpec("states", "1", "text", 3), ids, [np.ones((2, 3), np.float32)] * 20)
+        out.write_features(FeatureSpec("states", "1", "text", 3), ids, [np.ones((2, 3), np.float32)] * 12)
         au = FeatureSpec("openface", "1", "vision", 35, columns=AU_COLUMNS)
         out.write_features(au, ids, [faces[u.label or ""] for u in utterances])
         out.finish(utterances, Task(classes), name="faces")
@@ -425,16 +425,16 @@ def folder(tmp_path: Path) -> Path:
 def test_compare_runs_it_and_the_saved_model_says_the_same(
     folder: Path, tmp_path: Path, moodal: Callable[..., object]
 ) -> None:
-    done = moodal("compare", folder, "--models", "prior,prior@use=vision", "--seeds", "1", "--out", tmp_path / "runs")
+    done = moodal("compare", folder, "--models", "prior", "--seeds", "1", "--out", tmp_path / "runs")
     assert done.returncode == 0, done.stderr  # type: ignore[attr-defined]
     assert "prior (no training)" in done.stdout  # type: ignore[attr-defined]
     data = read_dataset(folder)
-    run = next((tmp_path / "runs").glob("prior/seed-0/fold-0"))
+    run = tmp_path / "runs" / "prior" / "seed-0"
     table = pq.read_table(run / "predictions.parquet").to_pandas()
     rows = table[table["split"] == "test"]
     assert (rows["predicted"] == rows["label"]).all()
     with torch.inference_mode():
-        output = load_model(run)(data.batch.select(data.index(fold=0)))
+        output = load_model(run)(data.batch.select(data.index(split="test")))
     stored = rows[[f"logit_{c}" for c in data.task.classes]].to_numpy()
     np.testing.assert_array_equal(stored, output.logits.numpy())
     assert output.relevance is not None
