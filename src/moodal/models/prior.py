@@ -16,7 +16,7 @@ https://doi.org/10.1016/0092-6566(77)90037-X; neutral is the middle of both scal
 
 What falls short. Posed prototypes are not what people do in daily life (Barrett et al. 2019). Loudness is not used at
 all: without the speaker's normal voice it is the microphone's gain. The balance of the spectrum is not free of that
-either: equipment colours it, and through 33 numbers per frame a voice one octave higher looks one to two steps of
+either: equipment colours it, and through 33 numbers per frame a voice one octave higher looks about two steps of
 effort stronger. The lexicon knows English words and no irony. Probabilities are not calibrated.
 """
 
