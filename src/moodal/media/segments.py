@@ -91,9 +91,10 @@ class SegmentReader(Generic[T]):
 
     def read(self, number: int) -> Iterator[T]:
         """The pieces of segment ``number`` in order of time. What was left of the segment asked for before is gone."""
-        if number in self._unread:
+        is_new = number in self._unread
+        if is_new:
             self._unread.remove(number)
-        if self._pass is None or not self._pass.serves(number):
+        if self._pass is None or not (is_new and self._pass.serves(number)):
             self.close()
             start_s = self._segments[number].start_s
             self._pass = self._start([number, *(k for k in self._unread if self._segments[k].start_s >= start_s)])
