@@ -41,7 +41,7 @@ PRESENT = 1.0  # intensity A of A to E: from here on a unit is coded as present
 # How far a unit of ``au_proxy`` can be believed: what ``features.vision`` saw on clips; others 1.
 PROXY_WEIGHT = {1: 0.8, 2: 0.8, 4: 0.8, 5: 0.6, 7: 0.6, 20: 0.6, 23: 0.6, 9: 0.3, 10: 0.3}
 PROXY_COLUMN = "eye_distance_px"  # a column that only ``au_proxy`` has
-STILL_FACE = 0.4  # confidence in a face without expression: that it is neutral is one of many reasons
+STILL_FACE = 0.4  # of it remains for a face without expression: that it is neutral is one of many reasons
 
 # Level above 1 kHz minus level below, in dB, that ``audio33`` finds in the four ANSI spectra with the pitch of men and
 # of women (110 and 210 Hz), on average: -6.4 normal, -3.3 raised, 0.0 loud, +6.0 shouted. The tests make them again.
@@ -54,8 +54,10 @@ SYLLABLES_DB = 10.0  # standard deviation of the level in speech; steady noise h
 # Spread of an emotion around its place: 0.3 between people (the same source), with the measure's own error.
 AROUSAL_SPREAD = 0.45  # the error is one step of effort: men against women
 VALENCE_SPREAD = 0.4
-# Where voice and face disagree, listeners follow the voice 0.196 and the face 0.675 of the time (CREMA-D's votes).
-VOICE_CONFIDENCE = 0.3
+# The most that either can be believed: where voice and face disagree, people follow the face .675 and the voice .196 of
+# the time (the votes of CREMA-D, Cao et al. 2014). It also tempers the units' evidence, which naive Bayes counts as if
+# no two of them moved together.
+FACE_CONFIDENCE, VOICE_CONFIDENCE = 0.675, 0.196
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ class Prior(FusionModel):
         evidence = face_evidence(active, unit_weights(names))  # (B, emotions)
         moved = torch.tensor([unit not in TALKING for unit in UNITS])
         strength = active[:, moved].max(1).values
-        confidence = quality * (STILL_FACE + (1 - STILL_FACE) * strength)
+        confidence = FACE_CONFIDENCE * quality * (STILL_FACE + (1 - STILL_FACE) * strength)
         if self.task.classes:
             return self._classes(evidence), confidence
         rows = [list(KNOWN).index(name) for name in EMOTIONS]

@@ -127,7 +127,7 @@ def check_experiments(data: Dataset, experiments: Sequence[Experiment]) -> None:
         split_rows(data, fold)
     for e in {e.name: e for e in experiments}.values():
         try:
-            create_model(e.model, data.dims, data.task, **e.options)
+            create_model(e.model, data.dims, data.task, data.columns, **e.options)
         except InputError as error:
             raise InputError(f"{e.name}: {error}") from error
         if data.task.classes and e.training.select == "loss":

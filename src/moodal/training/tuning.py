@@ -184,7 +184,7 @@ def valid_score(data: Dataset, experiment: Experiment) -> float:
     """The criterion on valid, larger for better. Rows of test are cut off before anything is fitted."""
     torch.manual_seed(random_seed(experiment.seed, "weights"))
     try:
-        model = create_model(experiment.model, data.dims, data.task, **experiment.options)
+        model = create_model(experiment.model, data.dims, data.task, data.columns, **experiment.options)
     except InputError as e:
         raise _Refused(str(e)) from e
     rows, batch = split_rows(data, experiment.fold), load(data, model)
