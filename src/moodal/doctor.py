@@ -19,6 +19,7 @@ PARTS = {  # what an extra makes possible, and a module that shows that it is th
     "video": ("av", "reading video and sound files"),
     "text": ("transformers", "text encoders"),
     "tune": ("optuna", "moodal tune"),
+    "ray": ("ray", "extraction on a cluster"),
 }
 INSTALLABLE = {"face": install_face_models}
 
