@@ -58,7 +58,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """How to extract. ``extractors``: by modality; ``limit_s``: of one file, by its size unless given."""
+    """How to extract. ``extractors``: by modality; ``limit_s``: of one file, by its size unless given.
+
+    ``engine``: processes of this machine, or of a Ray cluster: then ``workers`` is one per processor of all its nodes.
+    """
 
     extractors: Mapping[str, str]
     labels: Path | None = None

@@ -4,8 +4,8 @@ What passes between machines is what to do and how it went, never media or featu
 its part. So media and parts must lie, under the same path, on a file system that every node sees, and every node needs
 the same moodal. ``RAY_ADDRESS`` names a running cluster; without it one starts on this machine and ends with the work.
 
-An actor that dies with its node costs the file it was at, which is tried again elsewhere; a file that hangs or crashes
-costs the actor's process and not the actor. So a node is never blamed for a file, and a time limit needs no network.
+A file that hangs or crashes costs its process and not the actor, so a time limit needs no network. An actor that dies
+with its node costs one of the tries of the file it was at, which another node does again: what kills nodes ends too.
 """
 
 from __future__ import annotations
@@ -145,8 +145,9 @@ class Cluster:
 
     def _hand_out(self, place: _Place[J], job: J, limit_s: Callable[[J], float], on_start: Callable[[J], None]) -> None:
         on_start(job)
-        place.job, place.deadline = job, time.monotonic() + limit_s(job) + GRACE_S
-        place.answer = place.actor.run.remote(job, limit_s(job))
+        limit = limit_s(job)
+        place.job, place.deadline = job, time.monotonic() + limit + GRACE_S
+        place.answer = place.actor.run.remote(job, limit)
 
     def _ready(self, crew: Sequence[_Place[J]]) -> list[_Place[J]]:
         """Places with an answer, dead ones, and late ones; waits until there is one, or for ``WAIT_S``."""
