@@ -228,6 +228,9 @@ def extract(
         float | None, typer.Option(min=1, help="Seconds a file may take.  [default: 300, and more for large ones]")
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what failed too often.")] = False,
+    engine: Annotated[
+        str, typer.Option(help="local: processes on this machine. ray: a Ray cluster, that of RAY_ADDRESS if it is set.")
+    ] = "local",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -240,7 +243,7 @@ def extract(
         {m: spec for m, spec in (("text", text), ("audio", audio), ("vision", vision)) if spec != "none"},
         labels, parse_assignments(field or []), cut, workers, time_limit, retry, name, licence or "unknown",
         None if classes is None else parse_class_names(classes), None if interval is None else parse_interval(interval),
-        folds_by, parse_folds(folds, folds_by), split_by, overwrite,
+        folds_by, parse_folds(folds, folds_by), split_by, overwrite, engine,
     )  # fmt: skip
     with progress_bar("files") as on_change:
         done = extract_media(videos, folder, options, on_change=on_change)
