@@ -91,6 +91,7 @@ OPTIONS = {
     "relevance": "`softmax` over modalities, or a `sigmoid` for each",
     "detach_relevance": "the relevant semantic loss does not teach the relevance",
     "rescale": "softmax: weighted rows times the number of present modalities, so that equal relevance changes nothing",
+    "use": "the one modality that the prior looks at, or `all`",
 }
 SETTINGS = {
     "epochs": "at most",
