@@ -39,6 +39,7 @@ from moodal.media.decode import probe, read_audio, read_frames
 from moodal.types import Segment
 
 SHORT_S = 10.0
+GAP_S = 0.2  # between the repetitions: timestamps of decoding begin before zero
 LONGEST_WAIT_S = 0.3  # after a file is done: as long as a small one takes
 TINY_S, TINY_PX, TINY_HZ = 0.6, 160, 16_000
 
@@ -144,7 +145,7 @@ def repeat(clip: Path, target: Path, seconds: float) -> None:
         streams = {
             s.index: out.add_stream_from_template(s) for s in (*first.streams.video[:1], *first.streams.audio[:1])
         }
-        length_s = (first.duration or 0) / av.time_base
+        length_s = (first.duration or 0) / av.time_base + GAP_S
         for turn in range(max(1, round(seconds / length_s))):
             with av.open(str(clip)) as again:
                 for packet in again.demux([again.streams[i] for i in streams]):
