@@ -229,7 +229,7 @@ def extract(
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what failed too often.")] = False,
     engine: Annotated[
-        str, typer.Option(help="local: processes on this machine. ray: a Ray cluster, that of RAY_ADDRESS if it is set.")
+        str, typer.Option(help="local: processes here. ray: a Ray cluster, that of RAY_ADDRESS if it is set.")
     ] = "local",
     overwrite: Overwrite = False,
     as_json: Json = False,

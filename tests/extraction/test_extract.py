@@ -358,3 +358,33 @@ def test_a_file_with_words_of_its_own_stays_whole() -> None:
 
 def test_a_header_that_promises_years_is_not_believed() -> None:
     assert len(cut_items([Item("a")], probe_of(1e12), (), "auto")) == 24 * 3600 / 30
+
+
+@pytest.mark.parametrize("names", [("happy", "sad", "angry"), ("3", "5", "9")])
+def test_a_class_that_only_a_broken_file_has_stays_a_class(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """The numbers are names here, not positions in the list of classes."""
+    rows = ["video,label"]
+    for k, name in enumerate(names):
+        sound(tmp_path / "media" / f"{k}.wav", 0.3, k)
+        rows.append(f"{k}.wav,{name}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
+    options = replace(SOUND, labels=tmp_path / "labels.csv")
+    extract_media(tmp_path / "media", tmp_path / "whole", options)
+    last = tmp_path / "media" / "2.wav"
+    good, _ = last.read_bytes(), last.write_bytes(b"RIFF" + bytes(100))
+    extract_media(tmp_path / "media", tmp_path / "less", options)
+    whole, less = read_dataset(tmp_path / "whole"), read_dataset(tmp_path / "less")
+    assert less.task == whole.task
+    assert [u.label for u in less.utterances] == [u.label for u in whole.utterances][:2]
+    last.write_bytes(good)
+
+
+def test_a_speaker_of_a_transcript_is_another_one_in_another_video(tmp_path: Path) -> None:
+    for k in range(2):
+        sound(tmp_path / "media" / f"{k}.wav", 1.0, k)
+        lines = "WEBVTT\n\n00:00.000 --> 00:00.400\n<v SPEAKER_00>Yes.\n\n00:00.500 --> 00:00.900\n<v SPEAKER_01>No.\n"
+        (tmp_path / "media" / f"{k}.vtt").write_text(lines, encoding="utf-8")
+    extract_media(tmp_path / "media", tmp_path / "data", replace(SOUND, cut="transcript"))
+    utterances = read_dataset(tmp_path / "data").utterances
+    assert [u.speaker for u in utterances] == ["SPEAKER_00", "SPEAKER_01"] * 2
+    assert [u.group for u in utterances] == ["0.wav"] * 2 + ["1.wav"] * 2

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from moodal.data.store import COLUMNS, FeatureSpec
-from moodal.data.table import Clips, assemble
+from moodal.data.table import LABELS, SCORES, Clips, assemble, utterances_from_columns
 from moodal.extraction.items import Source
 from moodal.extraction.ledger import TRIES, Entry, Failures, counts, write_ledger
 from moodal.extraction.manifest import SOUND, Manifest, read_manifest
@@ -39,7 +39,7 @@ from moodal.features.extractor import identity_hash
 from moodal.features.model_files import install_face_models
 from moodal.files import only_one, read_json
 from moodal.media.transcripts import SIDE_CARS
-from moodal.types import MODALITIES, InputError, unknown
+from moodal.types import MODALITIES, InputError, Task, unknown
 
 EMOTIONS = (
     "neutral",
@@ -306,6 +306,8 @@ def _assemble(
     rows: list[dict[str, Any]] = []
     places: dict[str, tuple[Path, int]] = {}
     present: set[str] = set()
+    lost = [j.source.video for j in jobs if found[j.part] is None]
+    labels, task = _of_all(manifest, options) if lost else ({}, None)
     for job in jobs:
         own = {item.id for item in job.source.items}
         for number, said in enumerate(found[job.part] or ()):
@@ -315,14 +317,15 @@ def _assemble(
             more = {c: values.get(given) for c, values in manifest.columns.items()}
             more = {c: v for c, v in more.items() if c != "speaker" or v is not None}
             known = {k: said[k] for k in ("id", "start_s", "end_s", "text", "speaker")}
-            rows.append({"video": job.source.video, **known, **more})
+            if said["speaker"] is not None and "speaker" not in more and "group" not in more:
+                known["group"] = job.source.video  # a transcript's SPEAKER_00 is somebody else in every video
+            rows.append({"video": job.source.video, **known, **more, **labels.get(given, {})})
     names = list(dict.fromkeys(c for row in rows for c in row))
     columns = {c: [row.get(c) for row in rows] for c in names}
     others = {c: columns.pop(c) for c in list(columns) if c not in COLUMNS.names}
     labelled = {c for c in ("label", "score") if any(v is not None for v in columns.get(c, ()))}
     if not labelled:
         columns["label"] = [None] * len(rows)
-    lost = [j.source.video for j in jobs if found[j.part] is None]
     absent = [m for m in options.extractors if m not in present]
     notes = [
         *manifest.notes,
@@ -337,8 +340,8 @@ def _assemble(
         {m: _opener(places, identities[m]) for m in MODALITIES if m in present},
         others=others,
         notes=notes,
-        class_names=options.class_names or (None if labelled else EMOTIONS),
-        interval=options.interval,
+        class_names=options.class_names or (task.classes or None if task else None if labelled else EMOTIONS),
+        interval=options.interval or ((task.low, task.high) if task and task.low < task.high else None),
         name=options.name or (videos.resolve().name if videos.is_dir() else videos.stem),
         licence=options.licence,
         overwrite=options.overwrite or _is_extracted(videos, target),
@@ -347,6 +350,23 @@ def _assemble(
         split_by=options.split_by,
         extra={"extracted": _place(videos)},
     )
+
+
+def _of_all(manifest: Manifest, options: Options) -> tuple[dict[str, dict[str, Any]], Task | None]:
+    """The labels by utterance and the task of all that was asked for, also of files that failed: what becomes readable
+    later must not change what the classes are."""
+    given = {c: values for c, values in manifest.columns.items() if c in (*LABELS, *SCORES)}
+    if not ({"label", "score"} & given.keys()):
+        return {}, None
+    ids = [item.id for source in manifest.sources for item in source.items]
+    columns = {c: [values.get(i) for i in ids] for c, values in given.items()}
+    utterances, task = utterances_from_columns(
+        {"id": ids, **columns}, class_names=options.class_names, interval=options.interval
+    )
+    if not task.classes:
+        return {}, task
+    own = {f"label_{m}": m for m in MODALITIES if f"label_{m}" in given}
+    return {u.id: {"label": u.label, **{c: u.modality_labels.get(m) for c, m in own.items()}} for u in utterances}, task
 
 
 def _is_extracted(videos: Path, target: Path) -> bool:

@@ -24,11 +24,13 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import moodal
-from moodal.extraction.pool import DIED, LATE, OneWorker, Outcome
+from moodal.extraction.pool import DIED, LATE, START_LIMIT_S, OneWorker, Outcome
 from moodal.types import InputError, WorkError
 
 J = TypeVar("J")
-GRACE_S = 60.0  # an actor stops what is late itself; one that has not done so by then has lost its machine or its disk
+GRACE_S = (
+    START_LIMIT_S + 60.0
+)  # an actor stops what is late itself; one that has not done so by then has lost its machine or its disk
 WAIT_S = 60.0
 CONNECT_S = 10.0
 SETTINGS = ("MOODAL_", "OMP_", "MKL_", "OPENBLAS_")  # beginnings of variables that change what is computed, or where

@@ -29,8 +29,8 @@ class Judgement:
     """Of B utterances, by M modalities in the models' order and C classes.
 
     answer: (B, C) probabilities, or (B, 1) scores; relevance: (B, M), rows sum to 1, to 0 where nothing is there;
-    alone: (B, C) or (B, 1) by modality, the answer had only this one been there; unfamiliar: (B,) bool by modality, the features are far from those trained on;
-    is_own: the relevance is the models' own, not ``shapley_shares``.
+    alone: (B, C) or (B, 1) by modality, the answer had only this one been there; unfamiliar: (B,) bool by modality, its
+    features are far from those trained on; is_own: the relevance is the models' own, not ``shapley_shares``.
     """
 
     answer: Tensor
