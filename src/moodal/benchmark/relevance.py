@@ -1,0 +1,716 @@
+"""Does relevance deserve its name? What a model says of how much a modality counts, against what can be known of it.
+
+Five questions, each asked of the test utterances of every seed and fold, with saved models and saved predictions:
+``rows`` whether relevance is higher where a modality's own label agrees with the utterance's, and lower where a model
+of this modality alone is wrong; ``response`` and ``monotone`` whether it falls when the modality is given to another
+class, made noisy or silenced; ``deletion`` whether what it calls irrelevant can be spared; ``agreement`` how right a
+model is where modalities agree and where they do not.
+
+A sixth, the answer under relevances that were exchanged by force, has no meaning for every model: no model of the zoo
+takes relevance from outside. It is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from moodal.batch import Batch, Ragged
+from moodal.benchmark.comparison import main_metric
+from moodal.benchmark.relevance_probes import (
+    NOISE,
+    OTHER,
+    SILENCE,
+    STRENGTHS,
+    Condition,
+    Said,
+    ask,
+    conditions,
+    perturbed,
+    spread_of,
+)
+from moodal.benchmark.relevance_statistics import (
+    Array,
+    Estimate,
+    Resamples,
+    auroc_of,
+    mean_of,
+    rank_correlation_of,
+)
+from moodal.benchmark.results import ModelResult, Results, read_results
+from moodal.benchmark.rounding import show, show_range
+from moodal.data.simulate import Truth, read_truth
+from moodal.data.store import Dataset, read_dataset
+from moodal.experiment import load_model
+from moodal.files import read_json
+from moodal.models import FusionModel, create_model
+from moodal.training.loop import predict
+from moodal.training.processes import training_numerics
+from moodal.training.runs import split_rows
+from moodal.types import MODALITIES, InputError, unknown
+
+NOTICEABLE = 1e-6  # a relevance that moves by less has not moved
+SAME = 1e-3  # a saved model may differ from its saved predictions by so much: sums in another order
+EXACT = "exact posterior"  # stands where a model's name stands, for what a simulation knows
+LOWEST, RANDOM, HIGHEST, ALWAYS = "lowest", "random", "highest", "lowest_on_average"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One modality of one model. auroc: of relevance, for "the modality's own label agrees with the utterance's", and
+    oracle_auroc of the exact probability of that; mean: of relevance; spearman: of relevance with the log-loss (for
+    scores: the absolute error) of ``unimodal``, an independent model of this modality alone. None: nothing to tell.
+    """
+
+    model: str
+    modality: str
+    auroc: Estimate | None
+    oracle_auroc: Estimate | None
+    mean: Estimate | None
+    spearman: Estimate | None
+    unimodal: str | None
+    num_clips: int
+    num_runs: int
+
+
+@dataclass(frozen=True)
+class Response:
+    """Relevance of ``modality`` when this modality is spoilt. condition: "none", "other_class", "noise" of
+    ``strength`` (None without noise), "silence"; mean: of relevance; change: its mean difference from that of the same
+    clips as they are; falls: the share of clips in which it is lower.
+    """
+
+    model: str
+    modality: str
+    condition: str
+    strength: float | None
+    mean: Estimate | None
+    change: Estimate | None
+    falls: Estimate | None
+    num_clips: int
+    num_runs: int
+
+
+@dataclass(frozen=True)
+class Monotone:
+    """Relevance over rising noise, clip by clip. spearman: mean rank correlation with the strength, 0 where relevance
+    does not move; share: of clips in which no step up raises relevance."""
+
+    model: str
+    modality: str
+    spearman: Estimate | None
+    share: Estimate | None
+    num_runs: int
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """The score without one modality of each clip, which is ``removed``: "none", "lowest", "highest" (by relevance),
+    "random" (the mean over all), "lowest_on_average" (the one of lowest mean relevance, the same in every clip).
+
+    cost: how much worse than "none", above 0 is worse; saved: by how much the cost of "lowest" is smaller than this.
+    """
+
+    model: str
+    removed: str
+    metric: str
+    mean: Estimate | None
+    cost: Estimate | None
+    saved: Estimate | None
+    num_clips: int
+    num_runs: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Accuracy on a part of the test utterances. subset: "agree" or "conflict"; by: "labels" (each modality's own) or
+    "unimodal" (what models of one modality alone predict)."""
+
+    model: str
+    subset: str
+    by: str
+    mean: Estimate | None
+    num_clips: int
+    num_runs: int
+
+
+@dataclass(frozen=True)
+class RelevanceReport:
+    """Everything that was measured; titles: what a table calls each model; notes: what is not measured, and why."""
+
+    dataset: str
+    titles: Mapping[str, str]
+    rows: tuple[Row, ...]
+    response: tuple[Response, ...]
+    monotone: tuple[Monotone, ...]
+    deletion: tuple[Deletion, ...]
+    agreement: tuple[Agreement, ...]
+    verdict: tuple[str, ...]
+    protocol: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Fractions, never rounded, never NaN. An interval is in ``low`` and ``high``, for all but the first estimate
+        of a row with the estimate's name before: ``mean_low``."""
+        return {
+            "dataset": self.dataset,
+            "protocol": " ".join(self.protocol),
+            "verdict": " ".join(self.verdict),
+            "rows": [_flat(x) for x in self.rows],
+            "response": [_flat(x) for x in self.response],
+            "monotone": [_flat(x) for x in self.monotone],
+            "deletion": [_flat(x) for x in self.deletion],
+            "agreement": [_flat(x) for x in self.agreement],
+            "notes": list(self.notes),
+        }
+
+
+def _flat(row: Any) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for f in fields(row):
+        value = getattr(row, f.name)
+        if "Estimate" not in str(f.type):
+            flat[f.name] = value
+            continue
+        prefix = "" if "low" not in flat else f"{f.name.removesuffix('_auroc')}_"
+        low, high = (None, None) if value is None else (value.low, value.high)
+        flat |= {f.name: None if value is None else value.value, f"{prefix}low": low, f"{prefix}high": high}
+    return flat
+
+
+# Measuring.
+
+
+CLEAN = Condition("", "none")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One model on all N test utterances, by condition: (R, N, C) logits, (R, N, M) relevance, and which utterances the
+    condition concerns, (N,) bool."""
+
+    logits: dict[Condition, Array]
+    relevance: dict[Condition, Array]
+    concerned: dict[Condition, npt.NDArray[np.bool_]]
+
+    def keep(
+        self, c: Condition, shape: tuple[int, int], run: int, rows: list[int], said: Said, who: npt.NDArray[np.bool_]
+    ) -> None:
+        """Put what one run says of ``rows`` in its place among ``shape`` (R, N)."""
+        for kept, found in ((self.logits, said.logits), (self.relevance, said.relevance)):
+            if c not in kept:
+                kept[c] = np.full((*shape, found.shape[1]), np.nan)
+            kept[c][run, rows] = found
+        self.concerned.setdefault(c, np.zeros(shape[1], dtype=bool))[rows] = who
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the N test utterances without the models that are judged. Modalities are those of the data set.
+
+    present: (N,) bool; agrees: (N,) 1, 0 or NaN where nobody said; own: (N,) the modality's class, -1 where nobody
+    said; loss: (N,) of an independent model of this modality alone, NaN where it is missing, ``alone`` its prediction
+    and ``judge`` its name: each by modality.
+    """
+
+    y: npt.NDArray[Any]
+    present: Mapping[str, npt.NDArray[np.bool_]]
+    agrees: Mapping[str, Array]
+    own: Mapping[str, npt.NDArray[np.int64]]
+    loss: Mapping[str, Array]
+    alone: Mapping[str, npt.NDArray[np.int64]]
+    judge: Mapping[str, str]
+    truth: Truth | None
+
+
+def measure_relevance(runs: Path, models: Sequence[str] | None = None, dataset: Path | None = None) -> RelevanceReport:
+    """Ask the finished models below ``runs`` (those of ``models``, or all) that output relevance.
+
+    dataset: where the data set is, if not where the runs folder says; another one, or a changed one, is refused.
+    """
+    results = read_results(runs)
+    chosen, notes = _with_relevance(results, models)
+    data = _same_dataset(results, dataset)
+    with training_numerics(1):
+        return _measure(results, chosen, data, notes, everyone=models is None)
+
+
+def _measure(
+    results: Results, chosen: Sequence[ModelResult], data: Dataset, notes: Sequence[str], *, everyone: bool
+) -> RelevanceReport:
+    raw, spreads, facts = _read(results, data)
+    said = _ask_all(results, chosen, data, raw, spreads, facts)
+    draws = Resamples(results.groups)
+    kept = results.models if everyone else chosen
+    agreement, by = _agreements(kept, facts, results, draws)
+    report = RelevanceReport(
+        dataset=results.dataset,
+        titles={m.name: m.title for m in (*kept, *chosen)} | {EXACT: EXACT},
+        rows=tuple(row for m in chosen for row in _rows(m, facts, draws)),
+        response=tuple(row for m in chosen for row in _responses(m, said[m.name], facts, draws)),
+        monotone=tuple(row for m in chosen for row in _monotone(m, said[m.name], facts, draws)),
+        deletion=tuple(row for m in chosen for row in _deletions(m, said[m.name], facts, results, draws)),
+        agreement=agreement,
+        verdict=(),
+        protocol=_protocol(results, facts, draws, by),
+        notes=(*notes, *_differing(chosen, said), *results.notes),
+    )
+    return replace(report, verdict=verdict_of(report))
+
+
+def _with_relevance(results: Results, names: Sequence[str] | None) -> tuple[list[ModelResult], list[str]]:
+    """The models that were asked for and have relevance over two or more modalities; a note for each that has none."""
+    found = {m.name: m for m in results.models}
+    for name in names or ():
+        if name not in found:
+            raise unknown(f"finished model in {results.root}", name, found)
+    asked = [found[name] for name in (dict.fromkeys(names) if names is not None else found)]
+    chosen = [m for m in asked if m.relevance is not None and len(m.modalities) > 1]
+    if not chosen:
+        said = ", ".join(m.name for m in asked)
+        raise InputError(
+            f"none of {said} in {results.root} says how relevant each of several modalities is; "
+            "train one that does, such as mre"
+        )
+    none = [m.title for m in asked if m not in chosen and (names is not None or not m.is_control)]
+    return chosen, [f"No relevance, so only accuracy is measured: {', '.join(none)}."] if none else []
+
+
+def _same_dataset(results: Results, dataset: Path | None) -> Dataset:
+    path = Path(results.path) if dataset is None else dataset
+    if not path.exists():
+        raise InputError(f"{path}, the data set of the runs, does not exist here; say where it is with --dataset")
+    data = read_dataset(path, task=results.task.kind)
+    if data.fingerprint != read_json(results.root / "benchmark.json")["fingerprint"]:
+        raise InputError(f"{path} is not the data set that {results.root} was trained on, or it has changed since")
+    return data
+
+
+# What is known.
+
+
+def _read(results: Results, data: Dataset) -> tuple[Batch, dict[str, dict[int | None, Tensor]], Facts]:
+    """Raw features of the test utterances, each fold's spread of them by modality, and what is known without models.
+
+    Modalities are read one after the other, so that of fixed splits only the test part is held.
+    """
+    where = {u.id: i for i, u in enumerate(data.utterances)}
+    rows = torch.tensor([where[name] for name in results.ids])
+    train = {fold: split_rows(data, fold)["train"] for fold in _folds(results)}
+    inputs: dict[str, Ragged] = {}
+    spreads: dict[str, dict[int | None, Tensor]] = {}
+    loss, alone, judge = {}, {}, {}
+    for m in data.modalities:
+        whole = data.read([m])
+        x = whole.inputs[m]
+        spreads[m] = {fold: spread_of(x.select(index)) for fold, index in train.items()}
+        kept = x.select(rows)
+        inputs[m] = Ragged(kept.values, kept.lengths)
+        found = _independent(m, results, data, whole)
+        if found is not None:
+            judge[m], outputs = found
+            there = (inputs[m].lengths > 0).numpy()
+            loss[m] = np.where(there, _loss(outputs, results), np.nan)
+            alone[m] = _mean_probability(outputs).argmax(-1) if results.task.classes else np.zeros(len(rows), np.int64)
+    raw = Batch(inputs, ids=list(results.ids))
+    return raw, spreads, _facts(results, data, rows, raw, loss, alone, judge)
+
+
+def _facts(
+    results: Results,
+    data: Dataset,
+    rows: Tensor,
+    raw: Batch,
+    loss: Mapping[str, Array],
+    alone: Mapping[str, npt.NDArray[np.int64]],
+    judge: Mapping[str, str],
+) -> Facts:
+    code = {name: i for i, name in enumerate(results.task.classes)}
+    labels = [data.utterances[i].modality_labels for i in rows.tolist()]
+    own = {m: np.array([code.get(x.get(m, ""), -1) for x in labels]) for m in data.modalities}
+    own = {m: k for m, k in own.items() if (k >= 0).any()}
+    present = {m: p.numpy() for m, p in raw.present.items()}
+    agrees = {m: np.where((k >= 0) & present[m], (k == results.y).astype(np.float64), np.nan) for m, k in own.items()}
+    known = bool(results.task.classes) and (data.path / "truth.parquet").is_file()
+    truth = read_truth(data.path, results.ids) if known else None
+    return Facts(results.y, present, agrees, own, loss, alone, judge, truth)
+
+
+def _folds(results: Results) -> list[int | None]:
+    return list(range(results.folds)) or [None]
+
+
+def _independent(modality: str, results: Results, data: Dataset, whole: Batch) -> tuple[str, Array] | None:
+    """A model of this modality alone that is none of those judged: its name and (R, N, C) outputs on test.
+
+    The runs of ``text_only`` and so on if they are there; else discriminant analysis, fitted here on train.
+    """
+    name = f"{modality}_only"
+    found = [m for m in results.models if m.model == name]
+    if found:
+        return found[0].title, found[0].outputs
+    if not results.task.classes:
+        return None
+    where = {name: i for i, name in enumerate(results.ids)}
+    outputs = np.empty((1, len(results.ids), len(results.task.classes)))
+    for fold in _folds(results):
+        rows = split_rows(data, fold)
+        model = create_model("lda", {modality: data.dims[modality]}, results.task)
+        reduced = model.pool(whole)
+        train = reduced.select(rows["train"])
+        model.fit_standardisation(train)
+        model.fit(train, 0)
+        tested = [where[data.utterances[i].id] for i in rows["test"].tolist()]
+        outputs[0, tested] = predict(model, reduced.select(rows["test"])).logits.double().numpy()
+    return f"LDA on {modality}", outputs
+
+
+def _loss(outputs: Array, results: Results) -> Array:
+    """(N,) mean over runs of the log-loss, or of the absolute error of scores."""
+    if not results.task.classes:
+        return np.asarray(np.abs(outputs[..., 0] - results.y).mean(0))
+    log_p = np.log(np.clip(_softmax(outputs), 1e-300, None))
+    return np.asarray(-log_p[:, np.arange(len(results.y)), results.y].mean(0))
+
+
+def _mean_probability(outputs: Array) -> Array:
+    return np.asarray(_softmax(outputs).mean(0))
+
+
+def _softmax(logits: Array) -> Array:
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(-1, keepdims=True))
+
+
+# What the models say.
+
+
+def _ask_all(
+    results: Results,
+    chosen: Sequence[ModelResult],
+    data: Dataset,
+    raw: Batch,
+    spreads: Mapping[str, Mapping[int | None, Tensor]],
+    facts: Facts,
+) -> dict[str, Answers]:
+    """Every model's every seed, fold by fold, on the clips as they are and under every condition."""
+    fold_of = {u.id: u.fold for u in data.utterances}
+    classes, num = torch.from_numpy(_classes(results)), len(results.ids)
+    answers = {m.name: Answers({}, {}, {}) for m in chosen}
+    for fold in _folds(results):
+        rows = [i for i, name in enumerate(results.ids) if fold is None or fold_of[name] == fold]
+        index = torch.tensor(rows)
+        batch = raw.select(index)
+        own = {m: torch.from_numpy(k)[index] for m, k in facts.own.items()}
+        spread = {m: spreads[m][fold] for m in raw.inputs}
+        models = [(m, i, _load(results, m, seed, fold)) for m in chosen for i, seed in enumerate(m.seeds)]
+        as_they_are = (CLEAN, batch, torch.ones(len(rows), dtype=torch.bool))
+        for condition, changed, concerned in (as_they_are, *perturbed(batch, spread, classes[index], own)):
+            said = ask([model for _, _, model in models], changed)
+            for (m, i, _), one in zip(models, said, strict=True):
+                answers[m.name].keep(condition, (len(m.seeds), num), i, rows, one, concerned.numpy())
+    return answers
+
+
+def _load(results: Results, m: ModelResult, seed: int, fold: int | None) -> FusionModel:
+    path = results.root / m.name / f"seed-{seed}"
+    return load_model(path if fold is None else path / f"fold-{fold}")
+
+
+def _classes(results: Results) -> npt.NDArray[np.int64]:
+    """(N,) classes; of scores: below, at and above the middle."""
+    if results.task.classes:
+        return np.asarray(results.y, np.int64)
+    return np.sign(results.y - (results.task.low + results.task.high) / 2).astype(np.int64)
+
+
+def _differing(chosen: Sequence[ModelResult], answers: Mapping[str, Answers]) -> list[str]:
+    """A note for each model that, asked again, does not say what it had said when it was trained."""
+    notes = []
+    for m in chosen:
+        assert m.relevance is not None
+        gap = float(np.abs(answers[m.name].relevance[CLEAN] - m.relevance).max())
+        if not gap <= SAME:
+            notes.append(
+                f"{m.title}: asked again, its saved models give relevances that differ by up to {gap:.2g} from those "
+                "saved with them, so its code has changed since; train it again."
+            )
+    return notes
+
+
+# From answers to estimates.
+
+
+def _rows(m: ModelResult, facts: Facts, draws: Resamples) -> list[Row]:
+    found = []
+    for i, name in enumerate(m.modalities):
+        r, present = _relevance_of(m, i), facts.present[name]
+        agrees, loss = facts.agrees.get(name), facts.loss.get(name)
+        exact = None if facts.truth is None else facts.truth.relevance[None, :, MODALITIES.index(name)]
+        found.append(
+            Row(
+                m.name,
+                name,
+                None if agrees is None else draws.estimate(auroc_of(r, agrees)),
+                None if agrees is None or exact is None else draws.estimate(auroc_of(exact, agrees)),
+                draws.estimate(mean_of(np.where(present, r, np.nan))),
+                None if loss is None else draws.estimate(rank_correlation_of(r, loss)),
+                facts.judge.get(name),
+                int(present.sum()),
+                len(m.seeds),
+            )
+        )
+    return found
+
+
+def _relevance_of(m: ModelResult, modality: int) -> Array:
+    assert m.relevance is not None
+    return m.relevance[:, :, modality]
+
+
+def _responses(m: ModelResult, said: Answers, facts: Facts, draws: Resamples) -> list[Response]:
+    found = []
+    for i, name in enumerate(m.modalities):
+        before = said.relevance[CLEAN][:, :, i]
+        for condition in (Condition(name, CLEAN.kind), *conditions([name])):
+            if condition.kind == CLEAN.kind:
+                after, who = before, facts.present[name]
+            elif condition in said.relevance:
+                after, who = said.relevance[condition][:, :, i], said.concerned[condition]
+            else:
+                continue  # no clip has this modality
+            change = np.where(who, after - before, np.nan)
+            falls = np.where(who, change < -NOTICEABLE, np.nan)
+            clean = condition.kind == CLEAN.kind
+            found.append(
+                Response(
+                    m.name,
+                    name,
+                    condition.kind,
+                    condition.strength,
+                    draws.estimate(mean_of(np.where(who, after, np.nan))),
+                    None if clean else draws.estimate(mean_of(change)),
+                    None if clean else draws.estimate(mean_of(falls)),
+                    int(who.sum()),
+                    len(m.seeds),
+                )
+            )
+    return found
+
+
+def _monotone(m: ModelResult, said: Answers, facts: Facts, draws: Resamples) -> list[Monotone]:
+    found = []
+    for i, name in enumerate(m.modalities):
+        steps = [Condition(name, NOISE, s) for s in STRENGTHS]
+        if steps[0] not in said.relevance:
+            continue
+        path = np.stack([said.relevance[c][:, :, i] for c in (CLEAN, *steps)], axis=-1)  # (R, N, 1 + strengths)
+        present = facts.present[name]
+        never_up = (np.diff(path) <= NOTICEABLE).all(-1)
+        found.append(
+            Monotone(
+                m.name,
+                name,
+                draws.estimate(mean_of(np.where(present, trend(path), np.nan))),
+                draws.estimate(mean_of(np.where(present, never_up, np.nan))),
+                len(m.seeds),
+            )
+        )
+    return found
+
+
+def trend(path: Array) -> Array:
+    """(..., K) -> (...) Spearman's correlation of the values with 0 .. K - 1; 0 where they are all alike."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(np.round(path / NOTICEABLE), axis=-1)
+    ranks = ranks - ranks.mean(-1, keepdims=True)
+    steps = np.arange(path.shape[-1]) - (path.shape[-1] - 1) / 2
+    size = np.sqrt(np.square(ranks).sum(-1) * np.square(steps).sum())
+    return np.asarray(np.where(size > 0, (ranks * steps).sum(-1) / np.where(size > 0, size, 1), 0.0))
+
+
+def _deletions(m: ModelResult, said: Answers, facts: Facts, results: Results, draws: Resamples) -> list[Deletion]:
+    r = said.relevance[CLEAN]  # (R, N, M)
+    present = np.stack([facts.present[k] for k in m.modalities], axis=1)  # (N, M)
+    before = _points(said.logits[CLEAN], results)
+    gone = [Condition(k, SILENCE) for k in m.modalities]
+    after = np.stack([_points(said.logits[c], results) if c in said.logits else before for c in gone], axis=-1)
+    points = {"none": before} | {k: (after * share).sum(-1) for k, share in removals(r, present).items()}
+    some = present.sum(1) > 1  # where there is one modality, nothing would be left
+    sign = -1 if results.task.classes else 1  # accuracy falls, an error grows
+    cost = {k: np.where(some, sign * (p - before), np.nan) for k, p in points.items()}
+    return [
+        Deletion(
+            m.name,
+            k,
+            main_metric(results.task),
+            draws.estimate(mean_of(np.where(some, p, np.nan))),
+            None if k == "none" else draws.estimate(mean_of(cost[k])),
+            None if k in ("none", LOWEST) else draws.estimate(mean_of(cost[k] - cost[LOWEST])),
+            int(some.sum()),
+            len(m.seeds),
+        )
+        for k, p in points.items()
+    ]
+
+
+def removals(relevance: Array, present: npt.NDArray[np.bool_]) -> dict[str, Array]:
+    """Which modality of each utterance is removed, as shares (R, N, M) that sum to 1; only present ones are.
+
+    relevance: (R, N, M); present: (N, M).
+    """
+    there = np.broadcast_to(present, relevance.shape)
+    average = np.where(there, relevance, np.nan)
+    average = np.nanmean(np.where(there.any(1, keepdims=True), average, 0.0), axis=1, keepdims=True)  # (R, 1, M)
+    size = relevance.shape[-1]
+    return {
+        LOWEST: np.eye(size)[np.where(there, relevance, np.inf).argmin(-1)],
+        RANDOM: there / np.maximum(1, there.sum(-1, keepdims=True)),
+        HIGHEST: np.eye(size)[np.where(there, relevance, -np.inf).argmax(-1)],
+        ALWAYS: np.eye(size)[np.where(there, average, np.inf).argmin(-1)],
+    }
+
+
+def _points(logits: Array, results: Results) -> Array:
+    """(R, N) whether the answer is right, or how far a score is off."""
+    if results.task.classes:
+        return np.asarray(logits.argmax(-1) == results.y, np.float64)
+    return np.asarray(np.abs(logits[..., 0] - results.y))
+
+
+def _agreements(
+    models: Sequence[ModelResult], facts: Facts, results: Results, draws: Resamples
+) -> tuple[tuple[Agreement, ...], str]:
+    """Where modalities agree and where not, by their own labels if there are any, else by models of one modality."""
+    if not results.task.classes:
+        return (), ""
+    by, said = ("labels", facts.own) if len(facts.own) > 1 else ("unimodal", facts.alone)
+    subsets = split_by_agreement(said, facts.present)
+    outputs = {m.name: m.outputs for m in models}
+    if facts.truth is not None:
+        outputs[EXACT] = facts.truth.posterior[None]
+    return tuple(
+        Agreement(
+            name,
+            subset,
+            by,
+            draws.estimate(mean_of(np.where(who, _points(logits, results), np.nan))),
+            int(who.sum()),
+            len(logits),
+        )
+        for name, logits in outputs.items()
+        for subset, who in subsets.items()
+        if who.any()
+    ), by
+
+
+def split_by_agreement(
+    said: Mapping[str, npt.NDArray[np.int64]], present: Mapping[str, npt.NDArray[np.bool_]]
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """(N,) bool: all that is said (a class by modality, -1 for nothing) of what is present is one class, or is not.
+
+    An utterance of which fewer than two modalities say anything is in neither.
+    """
+    stacked = np.stack([np.where(present[m], k, -1) for m, k in said.items()])  # (M, N)
+    some = (stacked >= 0).sum(0) > 1
+    low = np.where(stacked >= 0, stacked, np.iinfo(np.int64).max).min(0)
+    same = stacked.max(0) == low
+    return {"agree": some & same, "conflict": some & ~same}
+
+
+# In words.
+
+
+def verdict_of(report: RelevanceReport) -> tuple[str, ...]:
+    """One sentence per model: in how many modalities each question is answered with yes, beyond its interval."""
+    return tuple(_sentence(report, name) for name in dict.fromkeys(row.model for row in report.rows))
+
+
+def _sentence(report: RelevanceReport, model: str) -> str:
+    rows = [r for r in report.rows if r.model == model]
+    parts = []
+    told = [r.auroc for r in rows if r.auroc is not None]
+    if told:
+        mean = float(np.mean([e.value for e in told]))
+        ceiling = [r.oracle_auroc.value for r in rows if r.oracle_auroc is not None]
+        best = f", the exact posterior's is {np.mean(ceiling):.2f}" if ceiling else ""
+        parts.append(
+            f"tells where a modality agrees better than chance in {_of(e.low > 0.5 for e in told)} "
+            f"(mean AUROC {mean:.2f}{best})"
+        )
+    if judged := [r.spearman for r in rows if r.spearman is not None]:
+        parts.append(f"is lower where the modality alone is wrong in {_of(e.high < 0 for e in judged)}")
+    spoilt = [r.falls for r in report.response if r.model == model and r.condition == OTHER and r.falls is not None]
+    if spoilt:
+        parts.append(f"falls for features of another class more often than not in {_of(e.low > 0.5 for e in spoilt)}")
+    if noisy := [r.spearman for r in report.monotone if r.model == model and r.spearman is not None]:
+        parts.append(f"falls with rising noise in {_of(e.high < 0 for e in noisy)}")
+    return f"{report.titles[model]}: its relevance {', '.join(parts)}. {_spared(report, model)}".strip()
+
+
+def _of(answers: Iterable[bool]) -> str:
+    found = list(answers)
+    return f"{sum(found)} of {len(found)} modalities"
+
+
+def _spared(report: RelevanceReport, model: str) -> str:
+    found = {r.removed: r for r in report.deletion if r.model == model}
+    random, always = found[RANDOM].saved, found[ALWAYS].saved
+    if random is None or always is None:
+        return ""
+    metric = found[RANDOM].metric
+    return (
+        f"To remove the modality of lowest relevance costs {_less(random, metric)} than a random one, and "
+        f"{_less(always, metric)} than the one that is lowest on average."
+    )
+
+
+def _less(saved: Estimate, metric: str) -> str:
+    word = "less" if saved.value >= 0 else "more"
+    low, high = (saved.low, saved.high) if saved.value >= 0 else (-saved.high, -saved.low)
+    unit = "points of " if metric == "accuracy" else "of "
+    return f"{show(abs(saved.value), metric)} {unit}{metric} {show_range(low, high, metric)} {word}"
+
+
+def _protocol(results: Results, facts: Facts, draws: Resamples, by: str) -> tuple[str, ...]:
+    n, labels = len(results.ids), bool(facts.own)
+    judges = ", ".join(dict.fromkeys(facts.judge.values()))
+    what = "log-loss" if results.task.classes else "absolute error"
+    split = "own labels" if by == "labels" else "predictions of models of one modality each"
+    strengths = ", ".join(f"{s:g}" for s in STRENGTHS)
+    said = (
+        f"{results.dataset}: {n} test utterances in {draws.num_groups} groups"
+        + (
+            ", all of one group, so single utterances are resampled and intervals may be too short."
+            if draws.alone
+            else (f", {results.folds} folds pooled." if results.folds else ", fixed splits.")
+        ),
+        "An utterance without a modality does not count for it.",
+        "AUROC: how often relevance is higher where the modality's own label is the utterance's than "
+        "where it is not; 0.5 is chance."
+        if labels
+        else "No modality has labels of its own, so there is no AUROC.",
+        f"Spearman: rank correlation of relevance with the {what} of an independent model of the modality alone "
+        f"({judges}); it should be below 0."
+        if judges
+        else "",
+        "Another class: the modality's features are those of another test utterance, of another class"
+        + (", given where the modality's own label was right and the donor's is not." if labels else "."),
+        f"Noise: Gaussian, {strengths} standard deviations of the training split's features, half of its variance "
+        "shared by all steps of an utterance; the same draw at every strength. Silence: the modality is missing.",
+        "Removal: one modality per utterance is missing; random is the mean over all, lowest on average is the one of "
+        "lowest mean relevance, in every utterance the same, and so costs what needs no look at the utterance.",
+        f"Modalities agree or conflict by their {split}." if by else "",
+        f"[low, high]: 95 % intervals, percentiles of {draws.resamples} bootstrap resamples of seeds and of whole "
+        "groups at the same time, the same for every number; differences are of the same utterances.",
+        "Not measured: answers under relevances exchanged by force, because no model takes them from outside.",
+    )
+    return tuple(s for s in said if s)
