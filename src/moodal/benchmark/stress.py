@@ -448,7 +448,7 @@ def _rows(
     outputs: Mapping[Condition, Array],
     task: Task,
 ) -> list[StressRow]:
-    """Clean and corrupted, in the order of ``plan``; where nothing has changed, the clean numbers are not made again."""
+    """Clean and corrupted, in the order of ``plan``; where nothing has changed, the clean numbers stand again."""
     clean = model.outputs[:, kept]
     measures = metrics.measures(task)
 
@@ -480,7 +480,7 @@ def _rows(
 
 
 def _weights(conditions: Mapping[Condition, Any]) -> dict[Condition, float]:
-    """Shares that add up to 1: every corruption has the same, in it every subset of modalities, in it every severity."""
+    """Shares that add up to 1: corruptions count alike, in them subsets of modalities, in these severities."""
     names = {c[0] for c in conditions}
     subsets = {n: {c[1] for c in conditions if c[0] == n} for n in names}
     severities = {(n, s): sum(c[:2] == (n, s) for c in conditions) for n in names for s in subsets[n]}
@@ -547,7 +547,8 @@ def _summary(
         return sum(w * of[k][c] for c, w in weights.items()) if k in of else None
 
     main_clean, main_mean = clean(metric), mean(metric)
-    assert main_clean is not None and main_mean is not None
+    assert main_clean is not None
+    assert main_mean is not None
     corrupted = {c: v for c, v in of[metric].items() if c[2] > 0}
     worst_at = (min if HIGHER_IS_BETTER[metric] else max)(corrupted, key=lambda c: corrupted[c])
     difference, low, high, p, p_holm = paired.get(model.name, (None,) * 5)
@@ -628,6 +629,8 @@ def _protocol(
         f"Mean: every corruption counts the same, in it every subset of modalities (each alone, and all), in it every "
         f"severity above 0. Worst: the {'lowest' if HIGHER_IS_BETTER[main] else 'highest'} {main} of a single "
         "condition. Retention: mean / clean.",
+        "A model that does not read the corrupted modality is not hit: a model of one modality is spared where another "
+        "is corrupted alone, and its mean says so.",
         "Area: under a corruption's curve from severity 0 to its highest, by the trapezoid rule, per unit of severity.",
         f"Intervals (95 %) and differences to {title} are of a bootstrap that draws seeds and {unit}s; p is corrected "
         f"over the models (Holm, {max(1, len(models) - 1)}).",
