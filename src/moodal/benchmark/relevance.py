@@ -12,8 +12,8 @@ takes relevance from outside. It is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from moodal.batch import Batch, Ragged
 from moodal.benchmark.comparison import main_metric
 from moodal.benchmark.relevance_probes import (
     NOISE,
-    OTHER,
     SILENCE,
     STRENGTHS,
     Condition,
@@ -36,16 +35,28 @@ from moodal.benchmark.relevance_probes import (
     perturbed,
     spread_of,
 )
+from moodal.benchmark.relevance_report import (
+    ALWAYS,
+    EXACT,
+    HIGHEST,
+    LOWEST,
+    RANDOM,
+    Agreement,
+    Deletion,
+    Monotone,
+    RelevanceReport,
+    Response,
+    Row,
+    verdict_of,
+)
 from moodal.benchmark.relevance_statistics import (
     Array,
-    Estimate,
     Resamples,
     auroc_of,
     mean_of,
     rank_correlation_of,
 )
 from moodal.benchmark.results import ModelResult, Results, read_results
-from moodal.benchmark.rounding import show, show_range
 from moodal.data.simulate import Truth, read_truth
 from moodal.data.store import Dataset, read_dataset
 from moodal.experiment import load_model
@@ -58,131 +69,6 @@ from moodal.types import MODALITIES, InputError, unknown
 
 NOTICEABLE = 1e-6  # a relevance that moves by less has not moved
 SAME = 1e-3  # a saved model may differ from its saved predictions by so much: sums in another order
-EXACT = "exact posterior"  # stands where a model's name stands, for what a simulation knows
-LOWEST, RANDOM, HIGHEST, ALWAYS = "lowest", "random", "highest", "lowest_on_average"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One modality of one model. auroc: of relevance, for "the modality's own label agrees with the utterance's", and
-    oracle_auroc of the exact probability of that; mean: of relevance; spearman: of relevance with the log-loss (for
-    scores: the absolute error) of ``unimodal``, an independent model of this modality alone. None: nothing to tell.
-    """
-
-    model: str
-    modality: str
-    auroc: Estimate | None
-    oracle_auroc: Estimate | None
-    mean: Estimate | None
-    spearman: Estimate | None
-    unimodal: str | None
-    num_clips: int
-    num_runs: int
-
-
-@dataclass(frozen=True)
-class Response:
-    """Relevance of ``modality`` when this modality is spoilt. condition: "none", "other_class", "noise" of
-    ``strength`` (None without noise), "silence"; mean: of relevance; change: its mean difference from that of the same
-    clips as they are; falls: the share of clips in which it is lower.
-    """
-
-    model: str
-    modality: str
-    condition: str
-    strength: float | None
-    mean: Estimate | None
-    change: Estimate | None
-    falls: Estimate | None
-    num_clips: int
-    num_runs: int
-
-
-@dataclass(frozen=True)
-class Monotone:
-    """Relevance over rising noise, clip by clip. spearman: mean rank correlation with the strength, 0 where relevance
-    does not move; share: of clips in which no step up raises relevance."""
-
-    model: str
-    modality: str
-    spearman: Estimate | None
-    share: Estimate | None
-    num_runs: int
-
-
-@dataclass(frozen=True)
-class Deletion:
-    """The score without one modality of each clip, which is ``removed``: "none", "lowest", "highest" (by relevance),
-    "random" (the mean over all), "lowest_on_average" (the one of lowest mean relevance, the same in every clip).
-
-    cost: how much worse than "none", above 0 is worse; saved: by how much the cost of "lowest" is smaller than this.
-    """
-
-    model: str
-    removed: str
-    metric: str
-    mean: Estimate | None
-    cost: Estimate | None
-    saved: Estimate | None
-    num_clips: int
-    num_runs: int
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Accuracy on a part of the test utterances. subset: "agree" or "conflict"; by: "labels" (each modality's own) or
-    "unimodal" (what models of one modality alone predict)."""
-
-    model: str
-    subset: str
-    by: str
-    mean: Estimate | None
-    num_clips: int
-    num_runs: int
-
-
-@dataclass(frozen=True)
-class RelevanceReport:
-    """Everything that was measured; titles: what a table calls each model; notes: what is not measured, and why."""
-
-    dataset: str
-    titles: Mapping[str, str]
-    rows: tuple[Row, ...]
-    response: tuple[Response, ...]
-    monotone: tuple[Monotone, ...]
-    deletion: tuple[Deletion, ...]
-    agreement: tuple[Agreement, ...]
-    verdict: tuple[str, ...]
-    protocol: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Fractions, never rounded, never NaN. An interval is in ``low`` and ``high``, for all but the first estimate
-        of a row with the estimate's name before: ``mean_low``."""
-        return {
-            "dataset": self.dataset,
-            "protocol": " ".join(self.protocol),
-            "verdict": " ".join(self.verdict),
-            "rows": [_flat(x) for x in self.rows],
-            "response": [_flat(x) for x in self.response],
-            "monotone": [_flat(x) for x in self.monotone],
-            "deletion": [_flat(x) for x in self.deletion],
-            "agreement": [_flat(x) for x in self.agreement],
-            "notes": list(self.notes),
-        }
-
-
-def _flat(row: Any) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for f in fields(row):
-        value = getattr(row, f.name)
-        if "Estimate" not in str(f.type):
-            flat[f.name] = value
-            continue
-        prefix = "" if "low" not in flat else f"{f.name.removesuffix('_auroc')}_"
-        low, high = (None, None) if value is None else (value.low, value.high)
-        flat |= {f.name: None if value is None else value.value, f"{prefix}low": low, f"{prefix}high": high}
-    return flat
 
 
 # Measuring.
@@ -629,57 +515,6 @@ def split_by_agreement(
 # In words.
 
 
-def verdict_of(report: RelevanceReport) -> tuple[str, ...]:
-    """One sentence per model: in how many modalities each question is answered with yes, beyond its interval."""
-    return tuple(_sentence(report, name) for name in dict.fromkeys(row.model for row in report.rows))
-
-
-def _sentence(report: RelevanceReport, model: str) -> str:
-    rows = [r for r in report.rows if r.model == model]
-    parts = []
-    told = [r.auroc for r in rows if r.auroc is not None]
-    if told:
-        mean = float(np.mean([e.value for e in told]))
-        ceiling = [r.oracle_auroc.value for r in rows if r.oracle_auroc is not None]
-        best = f", the exact posterior's is {np.mean(ceiling):.2f}" if ceiling else ""
-        parts.append(
-            f"tells where a modality agrees better than chance in {_of(e.low > 0.5 for e in told)} "
-            f"(mean AUROC {mean:.2f}{best})"
-        )
-    if judged := [r.spearman for r in rows if r.spearman is not None]:
-        parts.append(f"is lower where the modality alone is wrong in {_of(e.high < 0 for e in judged)}")
-    spoilt = [r.falls for r in report.response if r.model == model and r.condition == OTHER and r.falls is not None]
-    if spoilt:
-        parts.append(f"falls for features of another class more often than not in {_of(e.low > 0.5 for e in spoilt)}")
-    if noisy := [r.spearman for r in report.monotone if r.model == model and r.spearman is not None]:
-        parts.append(f"falls with rising noise in {_of(e.high < 0 for e in noisy)}")
-    return f"{report.titles[model]}: its relevance {', '.join(parts)}. {_spared(report, model)}".strip()
-
-
-def _of(answers: Iterable[bool]) -> str:
-    found = list(answers)
-    return f"{sum(found)} of {len(found)} modalities"
-
-
-def _spared(report: RelevanceReport, model: str) -> str:
-    found = {r.removed: r for r in report.deletion if r.model == model}
-    random, always = found[RANDOM].saved, found[ALWAYS].saved
-    if random is None or always is None:
-        return ""
-    metric = found[RANDOM].metric
-    return (
-        f"To remove the modality of lowest relevance costs {_less(random, metric)} than a random one, and "
-        f"{_less(always, metric)} than the one that is lowest on average."
-    )
-
-
-def _less(saved: Estimate, metric: str) -> str:
-    word = "less" if saved.value >= 0 else "more"
-    low, high = (saved.low, saved.high) if saved.value >= 0 else (-saved.high, -saved.low)
-    unit = "points of " if metric == "accuracy" else "of "
-    return f"{show(abs(saved.value), metric)} {unit}{metric} {show_range(low, high, metric)} {word}"
-
-
 def _protocol(results: Results, facts: Facts, draws: Resamples, by: str) -> tuple[str, ...]:
     n, labels = len(results.ids), bool(facts.own)
     judges = ", ".join(dict.fromkeys(facts.judge.values()))
@@ -711,6 +546,9 @@ def _protocol(results: Results, facts: Facts, draws: Resamples, by: str) -> tupl
         f"Modalities agree or conflict by their {split}." if by else "",
         f"[low, high]: 95 % intervals, percentiles of {draws.resamples} bootstrap resamples of seeds and of whole "
         "groups at the same time, the same for every number; differences are of the same utterances.",
+        "A test is passed where intervals exclude chance in every modality: AUROC above 0.5, Spearman below 0, falling "
+        "with rising noise and, in more than half of the utterances, for features of another class; that of removal, "
+        "where the lowest costs less than a random one.",
         "Not measured: answers under relevances exchanged by force, because no model takes them from outside.",
     )
     return tuple(s for s in said if s)

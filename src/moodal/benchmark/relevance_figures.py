@@ -13,8 +13,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from moodal.benchmark.figures import CANDIDATE, CONTROL, FAINT, INK, MODALITY_COLOURS, PLAIN_TEXT, Picture
-from moodal.benchmark.relevance import ALWAYS, EXACT, HIGHEST, LOWEST, RANDOM, RelevanceReport, Response, Row
 from moodal.benchmark.relevance_probes import NOISE, OTHER
+from moodal.benchmark.relevance_report import ALWAYS, EXACT, HIGHEST, LOWEST, RANDOM, RelevanceReport, Response, Row
 from moodal.benchmark.relevance_statistics import Estimate
 
 COLUMNS = 3  # panels side by side
@@ -62,7 +62,9 @@ def draw_signal(report: RelevanceReport) -> Picture | None:
             range(len(models)), [report.titles[m] for m in models] if ax.get_subplotspec().colspan.start == 0 else []
         )
         ax.set_ylim(len(models) - 0.5, -0.5)
-        ax.set_xlim(*((0, 1) if chance else (-1, 1)))
+        low = 0 if chance else -1
+        ax.set_xlim(low, 1)
+        ax.set_xticks(np.linspace(low, 1, 5))
         _tidy(ax, title, "x")
     _modality_key(figure, report, exact=any(r.oracle_auroc for r in report.rows))
     said = "; ".join(f"{report.titles[r.model]}, {r.modality}: {r.auroc.value:.2f}" for r in report.rows if r.auroc)
@@ -78,7 +80,8 @@ def draw_response(report: RelevanceReport) -> Picture | None:
     columns = min(COLUMNS, len(models))
     rows = -(-len(models) // columns)
     figure = _figure(max(6.0, 4.2 * columns), 3.3 * rows + 0.7)
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    top = max(r.mean.high for r in report.response if r.mean is not None)
     strengths = sorted({r.strength for r in report.response if r.strength is not None})
     ticks = ["0", *(f"{s:g}" for s in strengths), "another\nclass"]
     for ax, model in zip(axes, models, strict=False):
@@ -92,11 +95,11 @@ def draw_response(report: RelevanceReport) -> Picture | None:
                 ax.plot(at, other.value, "o", color=colour, ms=6)
         ax.set_xticks(range(len(ticks)), ticks)
         ax.axvline(len(strengths) + 0.5, color=FAINT, lw=1)
-        ax.set_ylim(0)
+        ax.set_ylim(0, 1.08 * top)
+        ax.set_xlabel("noise, standard deviations", fontsize=10, loc="left")
         _tidy(ax, report.titles[model], "y")
     for ax in axes[len(models) :]:
         ax.set_visible(False)
-    figure.supxlabel("noise, in standard deviations of the features", fontsize=10)
     figure.supylabel("mean relevance", fontsize=10)
     _modality_key(figure, report)
     caption = (

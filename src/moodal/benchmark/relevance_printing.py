@@ -12,9 +12,9 @@ from moodal import __version__
 from moodal.benchmark import grids
 from moodal.benchmark.figures import Picture, save_picture
 from moodal.benchmark.grids import Grid
-from moodal.benchmark.relevance import ALWAYS, HIGHEST, LOWEST, RANDOM, RelevanceReport, Response
 from moodal.benchmark.relevance_figures import draw_relevance_figures
 from moodal.benchmark.relevance_probes import NOISE, OTHER, SILENCE
+from moodal.benchmark.relevance_report import ALWAYS, HIGHEST, LOWEST, RANDOM, RelevanceReport, Response
 from moodal.benchmark.relevance_statistics import Estimate
 from moodal.benchmark.report import TEMPLATE
 from moodal.benchmark.rounding import show, show_range
@@ -38,8 +38,8 @@ KEYS = {
     "signal": "AUROC and exact: chance is 0.5, and higher is better. Spearman, with how wrong the modality alone is: "
     "lower is better. Noise: mean rank correlation of relevance with the strength, lower is better. Another class: "
     "percent of utterances whose relevance falls.",
-    "response": "Mean relevance on the utterances that each column concerns; noise in standard deviations. For silence a "
-    "model must say 0.",
+    "response": "Mean relevance on the utterances that each column concerns; noise in standard deviations. For "
+    "silence a model must say 0.",
     "deletion": "The score without one modality of each utterance, in percent where it is accuracy; the last columns "
     "say how much less it costs to remove the lowest: above 0 is better.",
     "agreement": "Accuracy in percent.",
