@@ -1,4 +1,4 @@
-"""Stress tests of models that were really trained, on a data set of 160 clips."""
+"""Stress tests of models that were really trained, on a data set of 120 clips."""
 
 import json
 import re
@@ -20,9 +20,9 @@ from moodal.benchmark.stress_printing import as_csv, as_markdown, as_text, headl
 from moodal.config import TrainingSettings
 from moodal.data.simulate import simulate_sdme
 from moodal.data.store import FeatureSpec, new_dataset, read_dataset
-from moodal.experiment import Experiment, load_model
+from moodal.experiment import Experiment, Run, load_model
 from moodal.files import write_json
-from moodal.training.runs import split_rows, train_all
+from moodal.training.runs import split_rows, train_run
 from moodal.types import InputError, Task, Utterance
 
 QUICK = TrainingSettings(epochs=3, patience=3)
@@ -41,14 +41,15 @@ def train(data_path, root, models, *, folds=0, task="classification"):
     stated = {"classes": list(data.task.classes), "low": data.task.low, "high": data.task.high}
     facts = {"name": data.name, "path": str(data_path), "fingerprint": data.fingerprint, "task": stated}
     write_json(root / "benchmark.json", {**facts, "folds": folds})
-    train_all(data_path, root, experiments)
+    for experiment in experiments:  # here, because processes that are started for it take longer than the training
+        train_run(data_path, Run.of(root, experiment))
     return root
 
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "sdme"
-    simulate_sdme(path, clips=160, difficulty=0.5)
+    simulate_sdme(path, clips=120, difficulty=0.5)
     return path
 
 
@@ -129,11 +130,10 @@ def test_rows_are_those_of_a_slow_loop(trained, report, name, corruption, c):
             assert (row.low, row.high) == pytest.approx((low, high), abs=1e-5)
 
 
-@pytest.mark.parametrize(("subset", "severity"), [("text", 5), ("audio", 2), ("all", 4)])
-def test_rows_of_scores_in_folds_are_those_of_a_slow_loop(scores_in_folds, subset, severity):
-    chosen = ["gaussian", "drop_steps", "swap", "opposite"]
-    report = stress_models(scores_in_folds, corruptions=chosen)
-    for corruption in chosen:
+def test_rows_of_scores_in_folds_are_those_of_a_slow_loop(scores_in_folds):
+    chosen = [("gaussian", "text", 5), ("drop_steps", "audio", 2), ("swap", "all", 4), ("opposite", "text", 4)]
+    report = stress_models(scores_in_folds, corruptions=[c for c, _, _ in chosen])
+    for corruption, subset, severity in chosen:
         results, said = slow_outputs(scores_in_folds, "lf_dnn", corruption, subset, severity)
         expected = [metrics.scores(o, results.y, results.task) for o in said]
         for metric in ("mae", "corr"):
@@ -207,11 +207,7 @@ def test_the_difference_of_scores_is_an_error_too(scores_in_folds):
 
 def test_controls_stand_beside_whatever_is_asked_for(trained):
     report = stress_models(trained, ["mre"], ["drop_modality"], [5])
-    assert list(report.titles) == ["mre", "late_average", "text_only"] or list(report.titles) == [
-        "mre",
-        "text_only",
-        "late_average",
-    ]
+    assert list(report.titles) == ["mre", "text_only", "late_average"]
     assert report.controls == ("text_only", "late_average")
     assert {r.severity for r in report.rows} == {0, 5}
 
@@ -330,7 +326,8 @@ def test_tables_round_and_csv_does_not(report):
     assert "| MRE |" in as_markdown(report)
 
 
-def test_a_stress_folder_has_tables_pictures_and_a_page_that_loads_nothing(report, tmp_path):
+def test_a_stress_folder_has_tables_pictures_and_a_page_that_loads_nothing(trained, tmp_path):
+    report = stress_models(trained, corruptions=["gaussian", "modality_missing"], severities=[1, 5])
     files = write_stress(report, tmp_path / "stress")
     assert files[-1].name == "report.html"
     assert all(f.stat().st_size > 100 for f in files)

@@ -33,7 +33,7 @@ from moodal.models import FusionModel
 from moodal.training.loop import predict, random_seed
 from moodal.training.processes import training_numerics
 from moodal.training.runs import split_rows
-from moodal.types import InputError, Task, unknown
+from moodal.types import InputError, Task, WorkError, unknown
 
 REFERENCE = "mre"
 CONTROLS = ("text_only", "audio_only", "vision_only", "late_average")
@@ -66,7 +66,7 @@ class StressRow:
 
 @dataclass(frozen=True, slots=True)
 class StressSummary:
-    """One model. ``mean``, ``auc`` and the differences are of the main metric; see ``StressReport.protocol``.
+    """One model. ``mean``, ``area`` and the differences are of the main metric; see ``StressReport.protocol``.
 
     worst_at: corruption, modalities and severity of ``worst``; retention: mean / clean; area: of every corruption's
     curve; ece, nll and aurc (area under the risk-coverage curve) clean and as a mean over corruptions, None for
@@ -273,7 +273,7 @@ class _Predictions:
         """The raw test clips of every fold, with the deviations of its training split. One modality is read at a time,
         and of it only the test clips are kept."""
         tests = {
-            fold: torch.tensor([i for i in rows["test"].tolist() if self.data.utterances[i].id in self.position])
+            fold: rows["test"][[self.data.utterances[i].id in self.position for i in rows["test"].tolist()]]
             for fold, rows in self.rows.items()
         }
         inputs: dict[int | None, dict[str, Ragged]] = {fold: {} for fold in self.folds}
@@ -333,6 +333,12 @@ class _Predictions:
         self, condition: Condition, runs: Sequence[_Run], said: Sequence[Array], columns: npt.NDArray[np.int64]
     ) -> None:
         for run, outputs in zip(runs, said, strict=True):
+            if not np.isfinite(outputs).all():
+                name, subset, severity = condition
+                raise WorkError(
+                    f"{run.name}: a prediction is not finite under {name} of {subset}, severity {severity}; "
+                    "look at its features, or leave that corruption out"
+                )
             whole = self.outputs[run.name].setdefault(condition, np.empty_like(self.clean[run.name]))
             whole[run.seed, columns] = outputs
 
@@ -387,8 +393,6 @@ def _predicted(
     inputs = {m: (corrupted if m in hit else clean)(model, m).select(rows) for m in model.modalities}
     new = outputs.copy()
     new[rows.numpy()] = predict(model, Batch(inputs, stage="reduced")).logits.numpy()
-    if not np.isfinite(new).all():
-        raise InputError("a corrupted clip made a model's output infinite; leave that corruption out")
     return new
 
 

@@ -1,6 +1,6 @@
 """The pictures of a stress test: a curve per model and corruption, and what every model keeps of its clean score.
 
-Candidates have colours and solid lines, controls are grey and told apart by their dashes and marks.
+Candidates have colours and solid lines; controls are grey, and shade, dashes and marks tell them apart.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from moodal.benchmark.stress import ALL, StressReport
 from moodal.metrics import HIGHER_IS_BETTER
 
 COLUMNS = 3
+GREYS = ("#333333", CONTROL, "#A6A6A6")
 DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)))
-MARKS = ("o", "s", "^", "D", "v", "P", "X")
+MARKS = ("o", "s", "^", "D", "v", "P", "p")
 
 
 def draw_stress(report: StressReport) -> list[Picture]:
@@ -38,7 +39,7 @@ def draw_curves(report: StressReport, subset: str) -> Picture:
     names = [n for n in report.levels if report.curve(next(iter(styles)), n, subset, metric)]
     columns = min(COLUMNS, len(names))
     lines = -(-len(names) // columns)
-    figure = _figure(1.2 + 3.5 * columns, 1.1 + 2.75 * lines + 0.24 * -(-len(styles) // columns))
+    figure = _figure(1.2 + 3.5 * columns, 1.1 + 3.2 * lines + 0.24 * -(-len(styles) // columns))
     grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
     for ax in grid.flat[len(names) :]:
         ax.set_visible(False)
@@ -66,7 +67,11 @@ def line_styles(report: StressReport) -> dict[str, dict[str, Any]]:
         style = {"color": LINES[colour], "ls": DASHES[dash % len(DASHES)], "marker": MARKS[i % len(MARKS)]}
         found[name] = {**style, "lw": 2.0, "ms": 5, "zorder": 3}
     for i, name in enumerate(report.controls):
-        style = {"color": CONTROL, "ls": DASHES[1 + i % (len(DASHES) - 1)], "marker": MARKS[i % len(MARKS)]}
+        style = {
+            "color": GREYS[i % len(GREYS)],
+            "ls": DASHES[1 + i % (len(DASHES) - 1)],
+            "marker": MARKS[i % len(MARKS)],
+        }
         found[name] = {**style, "mfc": "white", "lw": 1.4, "ms": 4.5, "zorder": 2}
     return {name: found[name] for name in report.titles}
 
@@ -91,9 +96,7 @@ def draw_kept(report: StressReport) -> Picture:
     """A map: the main metric, clean, of each corruption over its severities, and the mean of these."""
     metric, names = report.main, list(report.levels)
     models = list(report.titles)
-    cells = np.array(
-        [[s.clean, *(_mean(report, s.model, n) for n in names)] for s in report.summary]
-    )  # (models, 1 + K)
+    cells = np.array([[s.clean, *(_mean(report, s.model, n) for n in names), s.mean] for s in report.summary])
     figure = _figure(3.6 + 0.95 * cells.shape[1], 2.0 + 0.38 * len(models))
     ax = figure.subplots()
     low, high = float(cells.min()), max(float(cells.max()), float(cells.min()) + 1e-9)

@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 
 from moodal import __version__
+from moodal.benchmark.comparison import ALPHA
 from moodal.benchmark.corruptions import CORRUPTIONS
 from moodal.benchmark.figures import Picture, save_picture
 from moodal.benchmark.grids import Grid
@@ -22,6 +23,7 @@ from moodal.benchmark.rounding import show, show_p, show_range, show_share
 from moodal.benchmark.stress import ALL, StressReport, StressRow, StressSummary
 from moodal.benchmark.stress_figures import draw_stress
 from moodal.files import write_atomic, write_json
+from moodal.metrics import HIGHER_IS_BETTER
 
 WHAT = (
     "The test clips were made worse on purpose, and models trained on clean clips answered again. What a lone modality "
@@ -53,24 +55,28 @@ def as_csv(report: StressReport) -> str:
 
 
 def headline(report: StressReport) -> str:
-    """Who keeps most, in one sentence; a difference is said only where it is shown."""
-    first = report.summary[0].metric
-    candidates = [s for s in report.summary if not s.is_control] or list(report.summary)
-    controls = [s for s in report.summary if s.is_control]
-    best = _best(candidates)
+    """The reference, and against it the control that test shows to be the best: a choice that favours the control."""
+    mine = next(s for s in report.summary if s.against is None)
+    metric = mine.metric
     said = (
-        f"Over all corruptions, {best.title} keeps a mean {first} of {show(best.mean, first)} of its clean "
-        f"{show(best.clean, first)}"
+        f"{mine.title}: mean {metric} {show(mine.mean, metric)} over all corruptions, {show(mine.clean, metric)} clean."
     )
-    if not controls or best.is_control:
-        return f"{said}."
-    control = _best(controls)
-    return f"{said}; the best control, {control.title}, {show(control.mean, first)} of {show(control.clean, first)}."
+    controls = [s for s in report.summary if s.is_control and s is not mine]
+    if not controls:
+        return said
+    best = (max if HIGHER_IS_BETTER[metric] else min)(controls, key=lambda s: s.mean)
+    return f"{said} {_against(best)}"
 
 
-def _best(rows: Sequence[StressSummary]) -> StressSummary:
-    lower = rows[0].metric in ("mae",)
-    return (min if lower else max)(rows, key=lambda s: s.mean)
+def _against(s: StressSummary) -> str:
+    assert s.difference is not None
+    assert s.p_holm is not None
+    shown = "" if s.p_holm < ALPHA else ", so no difference is shown"
+    return (
+        f"The best control, {s.title}: {show(s.mean, s.metric)} and {show(s.clean, s.metric)}; the means differ by "
+        f"{show(s.difference, s.metric, sign=True)} {show_range(s.low, s.high, s.metric, sign=True)}, p "
+        f"{show_p(s.p_holm)}{shown}."
+    )
 
 
 def summary_grid(report: StressReport) -> Grid:
