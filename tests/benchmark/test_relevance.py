@@ -4,6 +4,7 @@ import base64
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,8 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from moodal.batch import Batch, Ragged
-from moodal.benchmark.relevance import measure_relevance, removals, split_by_agreement, trend
+from moodal.benchmark.relevance import measure_relevance
+from moodal.benchmark.relevance_estimates import removals, split_by_agreement, trend
 from moodal.benchmark.relevance_printing import as_markdown, as_text, write_relevance
 from moodal.benchmark.relevance_probes import (
     NOISE,
@@ -29,7 +31,8 @@ from moodal.benchmark.relevance_probes import (
     spread_of,
     with_noise,
 )
-from moodal.benchmark.relevance_statistics import Resamples, auroc_of, mean_of, rank_correlation_of
+from moodal.benchmark.relevance_report import Question, verdict_of
+from moodal.benchmark.relevance_statistics import Estimate, Resamples, auroc_of, mean_of, rank_correlation_of
 from moodal.config import Settings
 from moodal.data.simulate import read_truth, simulate_sdme
 from moodal.data.store import FeatureSpec, new_dataset, read_dataset
@@ -347,6 +350,8 @@ def test_an_estimate_without_any_utterance_is_none():
     draws = Resamples(np.array(["a", "b", "c"]))
     assert draws.estimate(mean_of(np.full((2, 3), np.nan))) is None
     assert draws.estimate(auroc_of(np.ones((1, 3)), np.ones(3))) is None
+    assert draws.estimate(auroc_of(np.ones((1, 3)), np.full(3, np.nan))) is None
+    assert draws.estimate(rank_correlation_of(np.ones((1, 3)), np.full(3, np.nan))) is None
 
 
 def test_utterances_of_one_group_are_drawn_together():
@@ -364,6 +369,38 @@ def test_of_a_single_group_utterances_are_drawn():
     draws = Resamples(np.array(["g"] * 5))
     assert draws.alone
     assert draws.num_groups == 5
+
+
+# The verdict.
+
+
+def test_a_question_is_answered_where_the_interval_leaves_chance():
+    estimates = [Estimate(0.8, 0.7, 0.9), Estimate(0.6, 0.4, 0.8), Estimate(0.2, 0.1, 0.3)]
+    higher = Question("higher", "lower", estimates, 0.5, above=True)
+    assert (higher.passed, higher.failed) == (1, 1)
+    assert higher.words == "higher in 1 of 3 modalities (in 1 lower)"
+    lower = Question("lower", "higher", estimates[2:], 0.5, above=False)
+    assert lower.words == "lower in 1 of 1 modalities"
+
+
+def test_relevance_passes_where_every_interval_is_on_the_right_side(report):
+    good, low, high = Estimate(0.9, 0.8, 0.95), Estimate(-0.5, -0.6, -0.4), Estimate(0.2, 0.1, 0.3)
+    perfect = replace(
+        report,
+        rows=tuple(replace(r, auroc=good, spearman=low) for r in report.rows),
+        response=tuple(replace(r, falls=good) for r in report.response),
+        monotone=tuple(replace(r, spearman=low) for r in report.monotone),
+        deletion=tuple(replace(r, saved=high) for r in report.deletion),
+    )
+    head, sentence = verdict_of(perfect)
+    assert head == "The relevance of MRE passes every test."
+    assert "20.0 points of accuracy [10.0, 30.0] less than a random one" in sentence
+    row = replace(perfect.rows[0], auroc=Estimate(0.6, 0.49, 0.7))
+    assert "does not pass" in verdict_of(replace(perfect, rows=(row, *perfect.rows[1:])))[0]
+    worse = tuple(replace(r, saved=Estimate(-0.2, -0.3, -0.1)) for r in perfect.deletion)
+    head, sentence = verdict_of(replace(perfect, deletion=worse))
+    assert "does not pass" in head
+    assert "20.0 points of accuracy [10.0, 30.0] more than a random one" in sentence
 
 
 # Folds, missing modalities, scores.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from moodal.batch import Batch, Ragged
-from moodal.models import FusionModel, Output
+from moodal.models import FusionModel
 from moodal.training.loop import predict, random_seed
 
 Array = npt.NDArray[np.float64]
@@ -75,21 +75,17 @@ def perturbed(
 
 
 def ask(models: Sequence[FusionModel], batch: Batch) -> list[Said]:
-    """What each model says of ``batch``, raw features; what several models reduce alike is reduced once."""
+    """What each model says of ``batch``, raw features; all have relevance. What some reduce alike is reduced once."""
     pooled: dict[object, Batch] = {}
     found = []
     for model in models:
         how = (tuple((m, model.pooling[m]) for m in model.modalities), model.max_steps, type(model).word_aligned)
         if how not in pooled:
             pooled[how] = model.pool(batch)
-        found.append(_said(predict(model, pooled[how]), len(model.modalities)))
+        output = predict(model, pooled[how])
+        assert output.relevance is not None
+        found.append(Said(output.logits.double().numpy(), output.relevance.double().numpy()))
     return found
-
-
-def _said(output: Output, num_modalities: int) -> Said:
-    logits = output.logits.double().numpy()
-    none = np.full((len(logits), num_modalities), np.nan)
-    return Said(logits, none if output.relevance is None else output.relevance.double().numpy())
 
 
 def draw_noise(x: Ragged, modality: str, ids: Sequence[str]) -> Tensor:

@@ -116,6 +116,8 @@ class _Sorted:
 
     def sums(self, w: Array) -> Array:
         """(b, n) -> (b, stretches)."""
+        if not len(self.order):
+            return np.zeros((len(w), 0))
         return np.asarray(np.add.reduceat(w[:, self.order], self.starts, axis=1))
 
     def ranks(self, w: Array) -> Array:
@@ -125,8 +127,6 @@ class _Sorted:
 
 
 def _auroc(s: _Sorted, w: Array, yes: npt.NDArray[np.bool_]) -> Array:
-    if not len(yes):
-        return np.full(len(w), np.nan)
     ups, downs = s.sums(w * yes), s.sums(w * ~yes)
     below = np.cumsum(downs, axis=1) - downs / 2
     return _ratio((ups * below).sum(1), ups.sum(1) * downs.sum(1))
