@@ -72,6 +72,20 @@ class Ragged:
         total = self.values.new_zeros(len(self), self.dim).index_add_(0, self.owner, centred * centred)
         return (total / self.lengths.clamp(min=1)[:, None].to(total.dtype)).sqrt()
 
+    def third(self, which: int) -> Tensor:
+        """(B, D) mean of the first, second or last third (0, 1, 2) of the real steps; zeros where there are none."""
+        thirds = self.resampled(torch.where(self.lengths > 0, 3, 0))
+        out = self.values.new_zeros(len(self), self.dim)
+        out[self.lengths > 0] = thirds.values[which::3]
+        return out
+
+    def change(self) -> Tensor:
+        """(B, D) standard deviation of the difference from step to step; zeros where there are fewer than two."""
+        owner = self.owner
+        follows = owner[1:] == owner[:-1]
+        differences = (self.values[1:] - self.values[:-1])[follows]
+        return Ragged(differences, (self.lengths - 1).clamp(min=0)).std()
+
     def last(self) -> Tensor:
         """(B, D) the last real step; zeros where there is none."""
         rows = (self.starts + self.lengths - 1).clamp(min=0)

@@ -18,6 +18,7 @@ from moodal.models.lmf import LMF
 from moodal.models.mfn import MFN
 from moodal.models.misa import MISA
 from moodal.models.mre import MRE
+from moodal.models.mre_plus import MREPlus
 from moodal.models.mult import MulT
 from moodal.models.prior import Prior
 from moodal.models.self_mm import SelfMM
@@ -46,6 +47,7 @@ def _on_demand(cls: type[FusionModel], title: str) -> Entry:
 
 MODELS: dict[str, Entry] = {
     "mre": _entry(MRE, "MRE"),
+    "mre_plus": _entry(MREPlus, "MRE+"),
     "mre_baseline": _entry(MRE, "MRE without both losses", w_rs=0.0, w_cnce=0.0),
     "mre_rs": _entry(MRE, "MRE, L_rs only", w_cnce=0.0),
     "mre_cnce": _entry(MRE, "MRE, L_cnce only", w_rs=0.0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -17,6 +18,7 @@ POOLINGS: dict[str, tuple[Callable[[Ragged], Tensor], ...]] = {
     "none": (),
     "mean": (Ragged.mean,),
     "mean_std": (Ragged.mean, Ragged.std),
+    "course": (*(partial(Ragged.third, which=i) for i in range(3)), Ragged.std, Ragged.change),
 }
 STANDARDISATIONS = ("scale", "whiten", "whiten_within")
 ROWS_PER_FEATURE = 2  # with fewer, whitening makes directions of mere noise as large as all others
@@ -40,8 +42,8 @@ class Output:
 class FusionModel(nn.Module):
     """A model of the zoo. Subclasses implement ``fuse``; training may call three hooks.
 
-    ``*_pooling`` says what a modality is reduced to before anything is learned: "none" (all steps), "mean" or
-    "mean_std". ``max_steps``: where steps are kept, more than so many are averaged over as many equal spans, because
+    ``*_pooling`` says what a modality is reduced to before anything is learned: "none" (all steps), "mean", "mean_std",
+    or "course", how it goes along time: the means of its thirds, its deviation, and that of its changes. ``max_steps``: where steps are kept, more than so many are averaged over as many equal spans, because
     attention costs the square of them. ``standardise``: "scale" gives every feature mean 0 and deviation 1;
     "whiten" also removes the correlations within a pooled modality (Ledoit-Wolf covariance; sequences are scaled);
     "whiten_within" those around each class's own mean (the same as "whiten" for scores). All are fitted on the training

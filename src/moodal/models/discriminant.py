@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float64]
 OUT_OF_FOLDS = 5
 
 
-class _Discriminant(FusionModel):
+class Discriminant(FusionModel):
     """What the three share: one vector per modality, class means and one covariance in float64 buffers."""
 
     is_control = True
@@ -52,7 +52,7 @@ class _Discriminant(FusionModel):
         """(B, D) float64 per modality, zeros where missing. ``batch`` is prepared."""
         return {m: batch.inputs[m].mean().double() for m in self.modalities}
 
-    def _labels(self, batch: Batch) -> npt.NDArray[np.int64]:
+    def labels_of(self, batch: Batch) -> npt.NDArray[np.int64]:
         assert batch.labels is not None
         labels: npt.NDArray[np.int64] = batch.labels.numpy()
         missing = [c for i, c in enumerate(self.task.classes) if i not in labels]
@@ -62,7 +62,7 @@ class _Discriminant(FusionModel):
         return labels
 
 
-class LDA(_Discriminant):
+class LDA(Discriminant):
     """Shrinkage LDA on the concatenation; a missing modality is integrated out: its block of the Gaussian drops out."""
 
     def __init__(self, dims: Mapping[str, int], task: Task, **options: Any) -> None:
@@ -72,7 +72,7 @@ class LDA(_Discriminant):
 
     def fit(self, train: Batch, seed: int) -> None:
         batch = self.prepare(train)
-        y = self._labels(batch)
+        y = self.labels_of(batch)
         x = torch.cat(list(self.vectors(batch).values()), dim=1).numpy()
         there = np.concatenate([np.tile(batch.present[m].numpy()[:, None], d) for m, d in self.dims.items()], axis=1)
         centres, covariance = shrunk_gaussians(x, y, len(self.task.classes), there)
@@ -97,7 +97,7 @@ class LDA(_Discriminant):
         return Output(logits.float())
 
 
-class LDAProduct(_Discriminant):
+class LDAProduct(Discriminant):
     """One shrinkage LDA per modality; their evidence multiplies: p(y) prod_m p(y | x_m) / p(y)."""
 
     def __init__(self, dims: Mapping[str, int], task: Task, **options: Any) -> None:
@@ -107,7 +107,7 @@ class LDAProduct(_Discriminant):
 
     def fit(self, train: Batch, seed: int) -> None:
         batch = self.prepare(train)
-        self.fit_experts(batch, self._labels(batch))
+        self.fit_experts(batch, self.labels_of(batch))
 
     def fit_experts(self, batch: Batch, y: npt.NDArray[np.int64]) -> None:
         """Means and covariance of each modality, from the utterances that have it. ``batch`` is prepared."""
@@ -148,8 +148,8 @@ class LDAStacking(LDAProduct):
         from sklearn.linear_model import LogisticRegressionCV
 
         batch = self.prepare(train)
-        y = self._labels(batch)
-        folds = _folds(y, batch, seed)
+        y = self.labels_of(batch)
+        folds = folds_of(y, batch, seed)
         held_out = np.zeros((len(y), self.get_buffer("weight").shape[1]))
         for fit_on, apply_to in folds:
             part = batch.select(torch.from_numpy(fit_on))
@@ -213,7 +213,7 @@ def log_likelihoods(x: Tensor, centres: Tensor, covariance: Tensor) -> Tensor:
     return out
 
 
-def _folds(y: npt.NDArray[np.int64], batch: Batch, seed: int) -> list[tuple[Array, Array]]:
+def folds_of(y: npt.NDArray[np.int64], batch: Batch, seed: int) -> list[tuple[Array, Array]]:
     """Stratified folds that keep groups whole where groups are known."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
