@@ -85,7 +85,7 @@ def summary_grid(report: StressReport) -> Grid:
     header = ["model", f"clean {report.main}", "mean", "worst", "kept"]
     classes = bool(report.task.classes)
     header += ["nll", "ece", "aurc"] if classes else []
-    header += [f"− {report.titles[against]}", "[95 %]", "p_holm"] if against else []
+    header += [f"vs {report.titles[against]}", "[95 %]", "p_holm"] if against else []
     rows = []
     for s in report.summary:
         cells = [s.title, show(s.clean, s.metric), show(s.mean, s.metric), show(s.worst, s.metric)]
