@@ -171,11 +171,17 @@ def test_every_strength_of_noise_has_a_row(report):
     assert {r.modality for r in report.monotone} == set(MODALITIES)
 
 
+def test_a_model_without_relevance_is_named_and_its_accuracy_told(report):
+    assert "No relevance to measure: product of LDA experts." in report.notes
+    assert {r.model for r in report.rows} == {"mre"}
+
+
 def test_the_same_runs_give_the_same_report(trained, report):
     again = measure_relevance(trained, ["mre"])
     assert again.rows == report.rows
     assert again.response == report.response
     assert again.deletion == report.deletion
+    assert not any("No relevance" in s for s in again.notes)
 
 
 # Planted models: pure functions, known answers.

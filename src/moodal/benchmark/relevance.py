@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -67,23 +68,23 @@ def measure_relevance(runs: Path, models: Sequence[str] | None = None, dataset: 
     dataset: where the data set is, if not where the runs folder says; another one, or a changed one, is refused.
     """
     results = read_results(runs)
-    chosen, notes = _with_relevance(results, models)
+    asked, chosen = _with_relevance(results, models)
     data = _same_dataset(results, dataset)
     with training_numerics(1):
-        return _measure(results, chosen, data, notes, everyone=models is None)
+        return _measure(results, asked, chosen, data)
 
 
 def _measure(
-    results: Results, chosen: Sequence[ModelResult], data: Dataset, notes: Sequence[str], *, everyone: bool
+    results: Results, asked: Sequence[ModelResult], chosen: Sequence[ModelResult], data: Dataset
 ) -> RelevanceReport:
+    """asked: whose accuracy is told apart; chosen: those of them whose relevance is measured."""
     raw, spreads, facts = _read(results, data)
     said = _ask_all(results, chosen, data, raw, spreads, facts)
     draws = Resamples(results.groups)
-    kept = results.models if everyone else chosen
-    agreement, by = agreements_of(kept, facts, results, draws)
+    agreement, by = agreements_of(asked, facts, results, draws)
     report = RelevanceReport(
         dataset=results.dataset,
-        titles={m.name: m.title for m in (*kept, *chosen)} | {EXACT: EXACT},
+        titles={m.name: m.title for m in asked} | {EXACT: EXACT},
         rows=tuple(row for m in chosen for row in rows_of(m, facts, draws)),
         response=tuple(row for m in chosen for row in responses_of(m, said[m.name], facts, draws)),
         monotone=tuple(row for m in chosen for row in monotone_of(m, said[m.name], facts, draws)),
@@ -91,18 +92,18 @@ def _measure(
         agreement=agreement,
         verdict=(),
         protocol=_protocol(results, facts, draws, by),
-        notes=(*notes, *_differing(chosen, said), *results.notes),
+        notes=(*_without(asked, chosen), *_differing(chosen, said), *results.notes),
     )
     return replace(report, verdict=verdict_of(report))
 
 
-def _with_relevance(results: Results, names: Sequence[str] | None) -> tuple[list[ModelResult], list[str]]:
-    """The models that were asked for and have relevance over two or more modalities; a note for each that has none."""
+def _with_relevance(results: Results, names: Sequence[str] | None) -> tuple[list[ModelResult], list[ModelResult]]:
+    """The models that were asked for, and those of them that have relevance over two or more modalities."""
     found = {m.name: m for m in results.models}
     for name in names or ():
         if name not in found:
             raise unknown(f"finished model in {results.root}", name, found)
-    asked = [found[name] for name in (dict.fromkeys(names) if names is not None else found)]
+    asked = [found[name] for name in (found if names is None else dict.fromkeys(names))]
     chosen = [m for m in asked if m.relevance is not None and len(m.modalities) > 1]
     if not chosen:
         said = ", ".join(m.name for m in asked)
@@ -110,8 +111,12 @@ def _with_relevance(results: Results, names: Sequence[str] | None) -> tuple[list
             f"none of {said} in {results.root} says how relevant each of several modalities is; "
             "train one that does, such as mre"
         )
-    none = [m.title for m in asked if m not in chosen and (names is not None or not m.is_control)]
-    return chosen, [f"No relevance, so only accuracy is measured: {', '.join(none)}."] if none else []
+    return asked, chosen
+
+
+def _without(asked: Sequence[ModelResult], chosen: Sequence[ModelResult]) -> list[str]:
+    none = [m.title for m in asked if m not in chosen]
+    return [f"No relevance to measure: {', '.join(none)}."] if none else []
 
 
 def _same_dataset(results: Results, dataset: Path | None) -> Dataset:
@@ -149,7 +154,7 @@ def _read(results: Results, data: Dataset) -> tuple[Batch, dict[str, dict[int | 
             judge[m], outputs = found
             there = (inputs[m].lengths > 0).numpy()
             loss[m] = np.where(there, _loss(outputs, results), np.nan)
-            alone[m] = _mean_probability(outputs).argmax(-1) if results.task.classes else np.zeros(len(rows), np.int64)
+            alone[m] = _softmax(outputs).mean(0).argmax(-1)
     raw = Batch(inputs, ids=list(results.ids))
     return raw, spreads, _facts(results, data, rows, raw, loss, alone, judge)
 
@@ -171,7 +176,7 @@ def _facts(
     agrees = {m: np.where((k >= 0) & present[m], (k == results.y).astype(np.float64), np.nan) for m, k in own.items()}
     known = bool(results.task.classes) and (data.path / "truth.parquet").is_file()
     truth = read_truth(data.path, results.ids) if known else None
-    return Facts(results.y, present, agrees, own, loss, alone, judge, truth)
+    return Facts(present, agrees, own, loss, alone, judge, truth)
 
 
 def _folds(results: Results) -> list[int | None]:
@@ -211,10 +216,6 @@ def _loss(outputs: Array, results: Results) -> Array:
     return np.asarray(-log_p[:, np.arange(len(results.y)), results.y].mean(0))
 
 
-def _mean_probability(outputs: Array) -> Array:
-    return np.asarray(_softmax(outputs).mean(0))
-
-
 def _softmax(logits: Array) -> Array:
     shifted = np.exp(logits - logits.max(-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(-1, keepdims=True))
@@ -243,7 +244,7 @@ def _ask_all(
         spread = {m: spreads[m][fold] for m in raw.inputs}
         models = [(m, i, _load(results, m, seed, fold)) for m in chosen for i, seed in enumerate(m.seeds)]
         as_they_are = (CLEAN, batch, torch.ones(len(rows), dtype=torch.bool))
-        for condition, changed, concerned in (as_they_are, *perturbed(batch, spread, classes[index], own)):
+        for condition, changed, concerned in chain([as_they_are], perturbed(batch, spread, classes[index], own)):
             said = ask([model for _, _, model in models], changed)
             for (m, i, _), one in zip(models, said, strict=True):
                 answers[m.name].keep(condition, (len(m.seeds), num), i, rows, one, concerned.numpy())

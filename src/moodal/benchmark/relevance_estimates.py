@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +60,6 @@ class Facts:
     and ``judge`` its name: each by modality.
     """
 
-    y: npt.NDArray[Any]
     present: Mapping[str, npt.NDArray[np.bool_]]
     agrees: Mapping[str, Array]
     own: Mapping[str, npt.NDArray[np.int64]]
