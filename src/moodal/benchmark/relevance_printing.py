@@ -100,20 +100,20 @@ def tables(report: RelevanceReport) -> dict[str, Grid]:
 def _signal(report: RelevanceReport) -> Grid:
     falls = {(r.model, r.modality): r.falls for r in report.response if r.condition == OTHER}
     noise = {(r.model, r.modality): r.spearman for r in report.monotone}
-    header = ["model", "modality", "AUROC", "[95 %]", "exact", "Spearman", "[95 %]", "noise", "[95 %]"]
+    header = ["model", "modality", "AUROC [95 %]", "exact", "Spearman", "noise", "another class"]
     rows = [
         [
             report.titles[r.model],
             r.modality,
-            *_both(r.auroc, PLAIN),
+            _with_range(r.auroc, PLAIN),
             _one(r.oracle_auroc, PLAIN),
-            *_both(r.spearman, PLAIN),
-            *_both(noise.get((r.model, r.modality)), PLAIN),
-            *_both(falls.get((r.model, r.modality)), "accuracy"),
+            _with_range(r.spearman, PLAIN),
+            _with_range(noise.get((r.model, r.modality)), PLAIN),
+            _with_range(falls.get((r.model, r.modality)), "accuracy"),
         ]
         for r in report.rows
     ]
-    return _without_empty([*header, "another class", "[95 %]"], rows)
+    return _without_empty(header, rows)
 
 
 def _response(report: RelevanceReport) -> Grid:
@@ -167,10 +167,6 @@ def _one(e: Estimate | None, metric: str) -> str:
     return "" if e is None else show(e.value, metric)
 
 
-def _both(e: Estimate | None, metric: str) -> tuple[str, str]:
-    return ("", "") if e is None else (show(e.value, metric), show_range(e.low, e.high, metric))
-
-
 def _with_range(e: Estimate | None, metric: str, *, sign: bool = False) -> str:
     return "" if e is None else f"{show(e.value, metric, sign=sign)} {show_range(e.low, e.high, metric, sign=sign)}"
 
@@ -214,7 +210,11 @@ def _figure(picture: Picture, svg: bytes) -> str:
 
 def _table(grid: Grid) -> str:
     head = "".join(f"<th>{escape(x)}</th>" for x in grid.header)
-    rows = "".join(
-        '<tr class="candidate">' + "".join(f"<td>{escape(x)}</td>" for x in row) + "</tr>" for row in grid.rows
-    )
+    rows = "".join(f'<tr class="candidate">{"".join(map(_cell, row))}</tr>' for row in grid.rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _cell(text: str) -> str:
+    """The interval in a line of its own."""
+    value, bracket, rest = text.partition(" [")
+    return f"<td>{escape(value)}<small>[{escape(rest)}</small></td>" if bracket else f"<td>{escape(text)}</td>"
