@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from moodal.config import TrainingSettings
 from moodal.experiment import Experiment, Run, load_model, load_tensors, save_model, save_tensors
 from moodal.files import write_json
-from moodal.models import create_model
+from moodal.models import MODELS, create_model
 from moodal.types import InputError, Task
 
 TASK = Task(("no", "yes"))
@@ -63,7 +63,7 @@ def test_the_same_experiment_is_recognised_after_a_trip_through_json(tmp_path):
     assert stated["training"]["epochs"] == 100
 
 
-@pytest.mark.parametrize("name", ["mre", "lda", "lmf"])
+@pytest.mark.parametrize("name", [n for n in MODELS if n not in ("vision_only", "prior")])
 def test_a_saved_model_is_the_same_model(tmp_path, name):
     torch.manual_seed(0)
     model = create_model(name, DIMS, TASK)
@@ -82,13 +82,52 @@ def test_a_model_without_all_its_weights_is_not_loaded(tmp_path):
     save_model(tmp_path, create_model("mre", DIMS, TASK), replace(EXPERIMENT, options={}), FEATURES)
     weights = load_file(tmp_path / "model.safetensors")
     save_file(dict(list(weights.items())[1:]), tmp_path / "model.safetensors")
-    with pytest.raises(RuntimeError, match="Missing key"):
+    with pytest.raises(InputError, match=r"does not fit its config.json: .* has the shape of nothing"):
         load_model(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"model.safetensors does not exist; train the run again"):
         load_model(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(InputError, match=r"config.json does not exist"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dims": {"text": -1, "audio": 3}}, "dims must be whole numbers above 0"),
+        ({"dims": {"text": 10**13, "audio": 3}}, "does not fit its config.json"),
+        ({"options": {"hidden": 10**6}}, "does not fit its config.json"),
+        ({"options": {"hidden": 10**9}}, "is not the config of a moodal model"),
+        ({"options": {"hidden": "wide"}}, "is not the config of a moodal model"),
+        ({"task": {"classes": [1, 2, 3], "low": 0, "high": 0}}, "classes must be a list of names"),
+        ({"task": {"classes": "abc", "low": 0, "high": 0}}, "classes must be a list of names"),
+        ({"model": "lmf"}, "does not fit its config.json"),
+        ({"model": "nobody"}, "no model called 'nobody'"),
+    ],
+)
+def test_a_config_that_asks_for_something_else_is_refused_before_memory_is_taken(tmp_path, change, message):
+    save_model(tmp_path, create_model("mre", DIMS, TASK), replace(EXPERIMENT, model="mre", options={}), FEATURES)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(InputError, match=message):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk" * 100, b"\xff" * 8 + b"{}"])
+def test_weights_that_are_none_are_refused(tmp_path, content):
+    save_model(tmp_path, create_model("mre", DIMS, TASK), replace(EXPERIMENT, model="mre", options={}), FEATURES)
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        load_model(tmp_path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    model = create_model("mre", DIMS, TASK)
+    with torch.no_grad():
+        next(model.parameters())[0] = float("nan")
+    save_model(tmp_path, model, replace(EXPERIMENT, model="mre", options={}), FEATURES)
+    with pytest.raises(InputError, match="is not finite"):
         load_model(tmp_path)
 
 

@@ -282,10 +282,13 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Emotion of every segment of a video, how far each modality can be believed, and what was missing."""
-    from moodal.serving.files import write_prediction
+    from moodal.serving.files import make_folder, write_prediction
+    from moodal.serving.prediction import plain
     from moodal.serving.predictor import Predictor
     from moodal.serving.printing import print_prediction
 
+    if out is not None:
+        make_folder(out)  # said now, and not after the work
     chosen = {m: spec for m, spec in (("text", text), ("audio", audio), ("vision", vision)) if spec is not None}
     found = Predictor.from_pretrained(model, chosen).predict(
         video, segments=segments, cut=cut, min_confidence=min_confidence
@@ -296,7 +299,7 @@ def predict(
         return
     print_prediction(found)
     if files:
-        print(f"written: {', '.join(str(f) for f in files)}")
+        print(f"written: {', '.join(plain(str(f)) for f in files)}")
 
 
 @app.command()
@@ -557,5 +560,6 @@ def _fail(message: str, code: int, debug: bool) -> None:
     """One line on stderr, whatever the message holds; the traceback before it only with --debug."""
     if debug:
         traceback.print_exc()
-    print(f"moodal: {' '.join(message.split())}", file=sys.stderr)
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))  # file names may hold anything
+    print(f"moodal: {line}", file=sys.stderr)
     sys.exit(code)

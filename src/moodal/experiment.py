@@ -158,19 +158,58 @@ def save_model(
 
 
 def load_model(path: Path) -> FusionModel:
-    """The model saved in a run folder, in evaluation mode. No pickle is read; every weight must be there."""
-    config = read_json(path / "config.json")
-    try:
-        task = Task(tuple(config["task"]["classes"]), config["task"]["low"], config["task"]["high"])
-        columns = {m: spec.get("columns", ()) for m, spec in config.get("features", {}).items()}
-        model = create_model(config["model"], config["dims"], task, columns, **config["options"])
-    except (KeyError, TypeError, AttributeError) as e:
-        raise InputError(f"{path / 'config.json'} is not the config of a moodal model ({e})") from e
-    weights = path / "model.safetensors"
+    """The model saved in a run folder, in evaluation mode. No pickle is read; every weight must be there, be finite
+    and have the size that config.json gives it: that is looked at before any memory is taken."""
+    config, weights = read_json(path / "config.json"), path / "model.safetensors"
     if not weights.is_file():
         raise InputError(f"{weights} does not exist; train the run again")
-    model.load_state_dict(load_file(weights), strict=True)
+    try:
+        with torch.device("meta"):
+            wanted = {k: tuple(v.shape) for k, v in _model_of(config).state_dict().items()}
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as e:
+        raise InputError(f"{path / 'config.json'} is not the config of a moodal model ({_first_line(e)})") from e
+    state = _weights(weights, wanted)
+    model = _model_of(config)
+    model.load_state_dict(state, strict=True)
     return model.eval()
+
+
+def _model_of(config: Mapping[str, Any]) -> FusionModel:
+    classes, dims = config["task"]["classes"], config["dims"]
+    if not (isinstance(classes, list) and all(isinstance(c, str) for c in classes)):
+        raise TypeError("classes must be a list of names")
+    if not all(type(dim) is int and dim > 0 for dim in dims.values()):
+        raise TypeError("dims must be whole numbers above 0")
+    task = Task(tuple(classes), config["task"]["low"], config["task"]["high"])
+    columns = {m: spec.get("columns", ()) for m, spec in config.get("features", {}).items()}
+    return create_model(config["model"], dims, task, columns, **config["options"])
+
+
+def _weights(file: Path, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """All tensors, after a look at the file's header."""
+    try:
+        with safe_open(file, framework="pt") as f:
+            there = {k: tuple(f.get_slice(k).get_shape()) for k in f.keys()}  # noqa: SIM118 (not a dictionary)
+            wrong = sorted(k for k in {*there, *wanted} if there.get(k) != wanted.get(k))
+            if wrong:
+                one, shape = wrong[0], there.get(wrong[0], "of nothing")
+                raise InputError(
+                    f"{file} does not fit its config.json: {one} has the shape {shape}, and should have "
+                    f"{wanted.get(one, 'none')}"
+                )
+            state: dict[str, torch.Tensor] = load_file(file)
+    except (SafetensorError, OSError) as e:
+        raise InputError(f"{file} cannot be read as weights ({_first_line(e)}); train the run again") from e
+    for k, value in state.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise InputError(f"{file}: {k} is not finite; train the run again")
+    return state
+
+
+def _first_line(e: Exception) -> str:
+    return next(iter(str(e).splitlines()), type(e).__name__)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -14,7 +17,8 @@ import soundfile
 from moodal.config import Settings
 from moodal.extraction.extract import Options, extract_media
 from moodal.serving.card import model_card, save_pretrained
-from moodal.serving.predictor import UNCALIBRATED, Predictor
+from moodal.serving.files import write_prediction
+from moodal.serving.predictor import PRIOR_NOTE, SLICE, UNCALIBRATED, Predictor
 from moodal.serving.saved import read_saved
 from moodal.training.plan import train_models
 from moodal.types import InputError
@@ -197,7 +201,9 @@ def test_a_card_without_a_report_claims_no_score(runs: Path, tmp_path: Path) -> 
     assert "Not known" in model_card(read_saved(target)[0])
 
 
-def test_the_command_prints_what_the_contract_names(runs: Path, tmp_path: Path, moodal: Callable[..., object]) -> None:
+def test_the_command_prints_what_the_contract_names(
+    runs: Path, tmp_path: Path, moodal: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     file = sound(tmp_path / "a.wav", "happy", 5)
     done = moodal("predict", file, "--model", runs / "lda_product", "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
@@ -210,3 +216,105 @@ def test_the_command_prints_what_the_contract_names(runs: Path, tmp_path: Path, 
     assert all(Path(f).stat().st_size for f in said["files"])
     again = moodal("predict", tmp_path / "none.mp4", "--model", runs / "lda_product")
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+
+
+def broken_picture(path: Path, seconds: float = 12.0) -> Path:
+    """A sound that can be read, and a picture of which no packet can."""
+    with av.open(str(path), "w") as out:
+        picture = out.add_stream("mpeg4", rate=10)
+        picture.width = picture.height = 64
+        voice = out.add_stream("aac", rate=RATE_HZ, layout="mono")
+        for k in range(round(seconds * 10)):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), k % 200, np.uint8), format="rgb24")
+            for packet in picture.encode(frame):
+                zero = av.Packet(bytes(packet.size))
+                zero.pts, zero.dts, zero.time_base, zero.stream = packet.pts, packet.dts, packet.time_base, picture
+                out.mux(zero)
+        tone = 0.1 * np.sin(2 * np.pi * 200 * np.arange(round(seconds * RATE_HZ)) / RATE_HZ)
+        for k in range(0, len(tone) - 1024, 1024):
+            heard = av.AudioFrame.from_ndarray(
+                tone[None, k : k + 1024].astype(np.float32), format="fltp", layout="mono"
+            )
+            heard.sample_rate, heard.pts = RATE_HZ, k
+            out.mux(voice.encode(heard))
+        out.mux(voice.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("cut", ["auto", "whole", "speech", "shots"])
+def test_a_picture_that_cannot_be_read_costs_only_itself(runs: Path, tmp_path: Path, cut: str) -> None:
+    said = Predictor.from_pretrained(runs / "lf_dnn").predict(broken_picture(tmp_path / "b.mp4"), cut=cut)
+    assert said.segments
+    assert all(s.unimodal for s in said.segments)
+    assert said.cuts_s == ()
+
+
+def test_an_extractor_of_another_modality_is_refused(runs: Path) -> None:
+    for source in (runs / "lf_dnn", "prior"):
+        with pytest.raises(InputError, match=r"--audio lexicon: that one reads text"):
+            Predictor.from_pretrained(source, {"audio": "lexicon"})
+        with pytest.raises(InputError, match=r"no modality called 'voice'"):
+            Predictor.from_pretrained(source, {"voice": "audio33"})
+    with pytest.raises(InputError, match=r"--text minilm: the prior needs the column compound"):
+        Predictor.from_pretrained("prior", {"text": "minilm"})
+
+
+@pytest.mark.parametrize("heat", ["hot", [1], 0, -1, float("nan"), float("inf"), True])
+def test_a_temperature_that_calibrates_nothing_is_refused(runs: Path, tmp_path: Path, heat: object) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "lf_dnn" / "seed-0", folder)
+    config = json.loads((folder / "config.json").read_text()) | {"temperature": heat}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"the temperature is no number that calibrates"):
+        Predictor.from_pretrained(folder)
+
+
+def test_runs_that_differ_in_more_than_their_seed_are_not_averaged(runs: Path, tmp_path: Path) -> None:
+    for name, hidden in (("a", 8), ("b", 16)):
+        shutil.copytree(runs / "lf_dnn" / "seed-0", tmp_path / name)
+        file = tmp_path / name / "experiment.json"
+        file.write_text(file.read_text().replace('"hidden": 8', f'"hidden": {hidden}'))
+    with pytest.raises(InputError, match=r"differ in more than seed and fold"):
+        Predictor.from_pretrained(tmp_path)
+
+
+def test_the_prior_says_with_every_prediction_that_nobody_trained_it(tmp_path: Path) -> None:
+    said = Predictor.from_pretrained("prior", {"vision": "none", "text": "none"}).predict(
+        sound(tmp_path / "a.wav", "sad", 1)
+    )
+    assert said.notes == (PRIOR_NOTE, UNCALIBRATED)
+
+
+def test_of_two_classes_a_half_is_no_answer(runs: Path, tmp_path: Path) -> None:
+    """One of the two always has that much."""
+    predictor = Predictor.from_pretrained(runs / "lf_dnn")
+    assert predictor._least(None) > 0.5
+
+
+def test_many_segments_are_judged_as_few_at_a_time(runs: Path, tmp_path: Path) -> None:
+    file = sound(tmp_path / "a.wav", "happy", 3, 4.0)
+    rows = [f"{k * 0.05},{k * 0.05 + 0.5}" for k in range(SLICE + 5)]
+    (tmp_path / "cut.csv").write_text("\n".join(["start_s,end_s", *rows]))
+    predictor = Predictor.from_pretrained(runs / "lf_dnn")
+    said = predictor.predict(file, segments=str(tmp_path / "cut.csv"))
+    assert len(said.segments) == SLICE + 5
+    (tmp_path / "last.csv").write_text("\n".join(["start_s,end_s", rows[-1]]))
+    alone = predictor.predict(file, segments=tmp_path / "last.csv").segments[0]
+    for name, p in alone.probabilities.items():
+        assert said.segments[-1].probabilities[name] == pytest.approx(p, abs=1e-6)
+
+
+def test_a_name_that_is_no_utf8_can_be_written_down(runs: Path, tmp_path: Path) -> None:
+    file = sound(tmp_path / "a.wav", "sad", 1)
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.wav"))
+    file.rename(odd)
+    said = Predictor.from_pretrained(runs / "lda_product").predict(odd)
+    assert [f.exists() for f in write_prediction(said, odd, tmp_path / "out")] == [True] * 4
+
+
+def test_where_nothing_can_be_written_it_is_said_before_the_work(
+    runs: Path, tmp_path: Path, moodal: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    (tmp_path / "out").write_text("a file")
+    done = moodal("predict", tmp_path / "none.mp4", "--model", runs / "lda_product", "--out", tmp_path / "out")
+    assert (done.returncode, done.stderr) == (2, f"moodal: {tmp_path / 'out'} is a file; --out wants a folder\n")

@@ -68,7 +68,8 @@ def test_lines_after_the_end_are_left_out_and_said(short, caplog):
 
 def test_without_any_line_of_its_own_a_transcript_is_as_good_as_none(short):
     assert len(cut(short, lines=(Line(50.0, 51.0, "of another film"),))) == 1
-    assert cut(short, "transcript", (Line(50.0, 51.0, "of another film"),)) == []
+    with pytest.raises(InputError, match="no line of its transcript lies within it; cut it by speech"):
+        cut(short, "transcript", (Line(50.0, 51.0, "of another film"),))
 
 
 def test_a_transcript_that_is_wanted_and_not_there_is_an_error(short):

@@ -63,7 +63,11 @@ def model_card(saved: Saved) -> str:
     """README.md of a saved model: numbers from its own report, features and their licences, use and law."""
     report = _report(saved.folder)
     front = "---\nlibrary_name: moodal\ntags: [emotion-recognition, multimodal]\n---\n"
-    about = f"# {saved.kind}, trained on {saved.dataset}\n\nPredict with `moodal predict VIDEO --model FOLDER`.\n"
+    untrained = "" if saved.kind != "prior" else "**Nobody trained it**: it combines published knowledge.\n\n"
+    about = (
+        untrained
+        + f"# {saved.kind}, trained on {saved.dataset}\n\nPredict with `moodal predict VIDEO --model FOLDER`.\n"
+    )
     return "\n".join([front, about, _features(saved), _scores(report, saved), INTENDED_USE])
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,7 @@ def write_prediction(prediction: VideoPrediction, video: Path | None, folder: Pa
     """<name>.emotions.json, .csv, .vtt and .png in ``folder``, in this order. video: where its pictures are."""
     from moodal.serving.timeline import draw_timeline
 
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; --out wants a folder")
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     stem = Path(prediction.video).stem
     files = {kind: folder / f"{stem}.{MARK}.{kind}" for kind in ("json", "csv", "vtt", "png")}
     write_json(files["json"], prediction.as_dict())
@@ -33,6 +31,16 @@ def write_prediction(prediction: VideoPrediction, video: Path | None, folder: Pa
     write_captions(prediction, files["vtt"])
     draw_timeline(prediction, video, files["png"])
     return list(files.values())
+
+
+def make_folder(folder: Path) -> None:
+    """Where the files go; refused where they could not be written."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; --out wants a folder")
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"nothing can be written into {folder}; choose another --out")
 
 
 def write_captions(prediction: VideoPrediction, path: Path) -> None:
@@ -72,10 +80,11 @@ def _clock(milliseconds: int) -> str:
 
 def as_csv(prediction: VideoPrediction) -> str:
     """Columns: the segment; the answer; ``p_<class>``; ``relevance_<modality>``; ``alone_<modality>``, its class, and
-    ``alone_<modality>_p``, how probable it finds that (regression: its score); ``note_<modality>``. Nothing is rounded.
+    ``alone_<modality>_p``, how probable it finds that (regression: its score); ``note_<modality>``; ``model``. Nothing
+    is rounded.
     """
-    rows = [_row(s, prediction.classes) for s in prediction.segments]
-    names = list(_row(SegmentPrediction(0.0, 1.0), prediction.classes))
+    rows = [{**_row(s, prediction.classes), "model": prediction.model} for s in prediction.segments]
+    names = [*_row(SegmentPrediction(0.0, 1.0), prediction.classes), "model"]
     out = io.StringIO()
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from moodal.batch import Batch, Ragged
 from moodal.models import FusionModel
+from moodal.types import WorkError
 
 UNFAMILIAR = 4.0  # root mean square of the standardised features; the training split has 1
 
@@ -43,12 +44,23 @@ class Judgement:
 def judge(members: Sequence[Member], batch: Batch) -> Judgement:
     """The members' mean answer. ``batch`` holds raw features of just the modalities that they read."""
     with torch.inference_mode():
-        answer = _answer(members, batch)
+        answer, own = _answer(members, batch)
         present = torch.stack(list(batch.present.values()), dim=1)  # (B, M)
-        own = [r for member in members if (r := member.model(batch).relevance) is not None]
-        relevance = torch.stack(own).mean(0) if own else shapley_shares(members, batch, answer)
-        alone = {m: _answer(members, _only(batch, {m})) for m in batch.inputs}
-        return Judgement(answer, _normalised(relevance, present), bool(own), alone, _unfamiliar(members, batch))
+        relevance = shapley_shares(members, batch, answer) if own is None else own
+        alone = {m: _answer(members, _only(batch, {m}))[0] for m in batch.inputs}
+        return Judgement(answer, _normalised(relevance, present), own is not None, alone, _unfamiliar(members, batch))
+
+
+def together(parts: Sequence[Judgement]) -> Judgement:
+    """Judgements of utterances that follow each other, as one."""
+    first = parts[0]
+    return Judgement(
+        torch.cat([p.answer for p in parts]),
+        torch.cat([p.relevance for p in parts]),
+        first.is_own,
+        {m: torch.cat([p.alone[m] for p in parts]) for m in first.alone},
+        {m: torch.cat([p.unfamiliar[m] for p in parts]) for m in first.unfamiliar},
+    )
 
 
 def _normalised(relevance: Tensor, present: Tensor) -> Tensor:
@@ -58,16 +70,22 @@ def _normalised(relevance: Tensor, present: Tensor) -> Tensor:
     return kept / kept.sum(1, keepdim=True).clamp(min=1e-12)
 
 
-def _answer(members: Sequence[Member], batch: Batch) -> Tensor:
-    """(B, C) mean of the calibrated probabilities, or (B, 1) of the scores within the task's interval."""
-    answers = []
+def _answer(members: Sequence[Member], batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """(B, C) mean of the calibrated probabilities, or (B, 1) of the scores within the task's interval; and (B, M) the
+    mean of the members' own relevance, None where they have none."""
+    answers, own = [], []
     for member in members:
-        logits, task = member.model(batch).logits, member.model.task
+        output, task = member.model(batch), member.model.task
+        if not output.logits.isfinite().all():
+            raise WorkError("the model's answer is not finite; look at the features of this video, or train it again")
         if task.classes:
-            answers.append((logits.double() / (member.temperature or 1.0)).softmax(-1))
+            heat = 1.0 if member.temperature is None else member.temperature
+            answers.append((output.logits.double() / heat).softmax(-1))
         else:
-            answers.append(logits.double().clamp(task.low, task.high))
-    return torch.stack(answers).mean(0)
+            answers.append(output.logits.double().clamp(task.low, task.high))
+        if output.relevance is not None:
+            own.append(output.relevance)
+    return torch.stack(answers).mean(0), torch.stack(own).mean(0) if own else None
 
 
 def shapley_shares(members: Sequence[Member], batch: Batch, answer: Tensor) -> Tensor:
@@ -80,7 +98,8 @@ def shapley_shares(members: Sequence[Member], batch: Batch, answer: Tensor) -> T
     values: dict[frozenset[str], Tensor] = {}
     for size in range(len(names) + 1):
         for chosen in combinations(names, size):
-            values[frozenset(chosen)] = _value(_answer(members, _only(batch, set(chosen))), answer)
+            said = answer if size == len(names) else _answer(members, _only(batch, set(chosen)))[0]
+            values[frozenset(chosen)] = _value(said, answer)
     shares = torch.stack([_shapley_value(m, names, values) for m in names], dim=1)
     return shares.clamp(min=0) if answer.shape[1] > 1 else shares.abs()
 
@@ -109,8 +128,13 @@ def _only(batch: Batch, kept: set[str]) -> Batch:
 
 
 def _unfamiliar(members: Sequence[Member], batch: Batch) -> dict[str, Tensor]:
-    model = members[0].model  # all have the same training set
-    if not any(model.get_buffer(f"mean_{m}").any() for m in batch.inputs):  # it has none
+    """By most of the members."""
+    votes = [_far_out(member.model, batch) for member in members]
+    return {m: torch.stack([v[m] for v in votes]).double().mean(0) > 0.5 for m in batch.inputs}
+
+
+def _far_out(model: FusionModel, batch: Batch) -> dict[str, Tensor]:
+    if not any(model.get_buffer(f"mean_{m}").any() for m in batch.inputs):  # nothing was fitted: it was never trained
         return {m: torch.zeros(len(batch), dtype=torch.bool) for m in batch.inputs}
     prepared = model.prepare(batch)
     return {m: _root_mean_square(x) > UNFAMILIAR for m, x in prepared.inputs.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,23 +11,25 @@ from typing import Any
 import torch
 
 from moodal.batch import Batch, Ragged
-from moodal.extraction.work import Extracted, extract_items
-from moodal.features.extractor import create_extractor
+from moodal.extraction.work import FAILED, Extracted, Stage, extract_items
+from moodal.features.model_files import install_face_models
 from moodal.media import MediaError
-from moodal.media.decode import probe
-from moodal.media.shots import find_shots
+from moodal.media.decode import MAX_DURATION_S, Probe, probe
 from moodal.media.transcripts import Line, read_transcript
-from moodal.models import create_model
-from moodal.serving.judgement import Judgement, Member, judge
+from moodal.models.prior import EMOTIONS, Prior
+from moodal.serving.judgement import Judgement, Member, judge, together
 from moodal.serving.prediction import SegmentPrediction, VideoPrediction
-from moodal.serving.saved import Saved, own_extractors, read_saved
-from moodal.serving.segments import find_segments, read_segments
-from moodal.types import MODALITIES, InputError, Segment, Task
+from moodal.serving.saved import Saved, extractor_of, own_extractors, read_saved
+from moodal.serving.segments import find_segments, known_shots, read_segments
+from moodal.types import MODALITIES, InputError, Segment, Task, WorkError, unknown
 
 PRIOR = "prior"
 PRIOR_EXTRACTORS = {"text": "lexicon", "audio": "audio33", "vision": "au_proxy"}
 PRIOR_NOTE = "prior: nobody trained it; a guess from published knowledge, right far less often than a trained model"
 MIN_CONFIDENCE = 0.5  # below it, a calibrated answer is more likely wrong than right
+OF_TWO = 0.6  # of two classes one always has a half
+SAME = 1e-9  # probabilities that differ by less name no class
+SLICE = 32  # segments judged at a time: padded to the longest of them, and copied for every set of modalities
 UNCALIBRATED = "uncalibrated: the probabilities are as the model gives them"
 SHAPLEY = "relevance: each modality's share in the answer (Shapley values); this model has no relevance of its own"
 
@@ -58,19 +61,24 @@ class Predictor:
         found = own_extractors(str(source), first.model.modalities, specs, extractors or {})
         calibrated = not first.model.task.classes or all(s.temperature for s in saved)
         dims = {m: first.dims[m] for m in first.model.modalities}
-        return cls(str(source), saved, dims, found, (_about(saved), *([] if calibrated else [UNCALIBRATED])))
+        untrained = [PRIOR_NOTE] if first.kind == PRIOR else []
+        notes = (*untrained, _about(saved), *([] if calibrated else [UNCALIBRATED]))
+        return cls(str(source), saved, dims, found, notes)
 
     @classmethod
     def _prior(cls, asked: Mapping[str, str]) -> Predictor:
-        from moodal.models.prior import EMOTIONS
-
+        for m in asked:
+            if m not in MODALITIES:
+                raise unknown("modality", m, MODALITIES)
         specs = {m: asked.get(m, name) for m, name in PRIOR_EXTRACTORS.items()}
-        made = {m: create_extractor(name) for m, name in specs.items() if name != "none"}
+        made = {m: extractor_of(m, name) for m, name in specs.items() if name != "none"}
         if not made:
             raise InputError("nothing to look at: text, audio and vision are all none")
         dims, columns = {m: x.dim for m, x in made.items()}, {m: x.columns for m, x in made.items()}
-        model = create_model(PRIOR, dims, Task(EMOTIONS), columns=columns).eval()
-        return cls(PRIOR, (Member(model),), dims, made, (PRIOR_NOTE,))
+        model = Prior(dims, Task(EMOTIONS), columns=columns).eval()
+        for m, why in model.ignores.items():
+            raise InputError(f"--{m} {specs[m]}: the prior {why}, or none")
+        return cls(PRIOR, (Member(model),), dims, made, (PRIOR_NOTE, UNCALIBRATED))
 
     @property
     def task(self) -> Task:
@@ -85,7 +93,7 @@ class Predictor:
         self,
         video: str | Path,
         *,
-        segments: Path | None = None,
+        segments: str | Path | None = None,
         cut: str = "auto",
         min_confidence: float | None = None,
     ) -> VideoPrediction:
@@ -97,20 +105,50 @@ class Predictor:
         file = Path(video)
         if not file.is_file():
             raise InputError(f"{file} does not exist" if not file.exists() else f"{file} is no file; predict takes one")
-        least = MIN_CONFIDENCE if min_confidence is None else min_confidence
-        if not 0 <= least <= 1:
-            raise InputError(f"--min-confidence lies between 0 and 1, got {least}")
+        least = self._least(min_confidence)
         found = probe(file)
         lines, problem = _transcript(file)
-        items = find_segments(file, found, lines, cut) if segments is None else read_segments(segments, lines)
-        extracted = extract_items(file, items, self.extractors, found=found, problem=problem)
-        cuts_s = tuple(shot.start_s for shot in find_shots(file)[1:]) if found.video else ()
-        duration_s = found.duration_s or max((e.item.segment.end_s for e in extracted if e.item.segment), default=0.0)
-        return replace(self.judge(str(video), duration_s, extracted, least), cuts_s=cuts_s)
+        shots = known_shots(file, found)
+        if segments is None:
+            items = find_segments(file, found, lines, cut, shots)
+        else:
+            items = read_segments(Path(segments), lines)
+        extractors, lost = self._ready(found)
+        extracted = extract_items(file, items, extractors, found=found, problem=problem)
+        for e in extracted:
+            e.stages |= lost
+        ends_s = [e.item.segment.end_s for e in extracted if e.item.segment]
+        duration_s = min(found.duration_s or max(ends_s, default=0.0), MAX_DURATION_S)
+        name = os.fsencode(video).decode("utf-8", "replace")  # what is no UTF-8 could not be written down
+        said = self.judge(name, duration_s, extracted, least)
+        return replace(said, cuts_s=tuple(shot.start_s for shot in shots[1:]))
+
+    def _least(self, asked: float | None) -> float:
+        """The probability that an answer needs."""
+        if asked is None:
+            return OF_TWO if len(self.task.classes) == 2 else MIN_CONFIDENCE
+        if not self.task.classes:
+            raise InputError("--min-confidence is for classes; a score has no probability")
+        if not 0 <= asked <= 1:
+            raise InputError(f"--min-confidence lies between 0 and 1, got {asked}")
+        return asked
+
+    def _ready(self, found: Probe) -> tuple[dict[str, Any], dict[str, Stage]]:
+        """The extractors, but for one whose model files cannot be had: asked for once, and not for every segment."""
+        ready = dict(self.extractors)
+        if found.video is None or "vision" not in ready or ready["vision"].name != "au_proxy":
+            return ready, {}
+        try:
+            install_face_models()
+        except (InputError, WorkError) as e:
+            del ready["vision"]
+            return ready, {"vision": Stage(FAILED, note=str(e))}
+        return ready, {}
 
     def judge(self, video: str, duration_s: float, extracted: Sequence[Extracted], least: float) -> VideoPrediction:
         """The models' answer to features that are there already."""
-        said = judge(self.members, self._batch(extracted))
+        slices = [extracted[i : i + SLICE] for i in range(0, len(extracted), SLICE)]
+        said = together([judge(self.members, self._batch(part)) for part in slices])
         notes = self.notes if said.is_own else (*self.notes, SHAPLEY)
         segments = tuple(self._segment(said, row, e, duration_s, least) for row, e in enumerate(extracted))
         return VideoPrediction(video, self.name, duration_s, self.task.classes, segments, notes)
@@ -122,6 +160,10 @@ class Predictor:
         missing = tuple(m for m in self.modalities if m not in e.values)
         notes = {m: stage.note for m, stage in e.stages.items() if stage.note}
         notes |= {m: "not looked at" for m in self.modalities if m not in self.extractors}
+        alone = {m: self._named(said.alone[m][row]) for m in self.modalities if m not in missing}
+        for m in [m for m, x in alone.items() if len(x) > 1 and max(x.values()) - min(x.values()) < SAME]:
+            del alone[m]
+            notes[m] = "; ".join(filter(None, [notes.get(m, ""), "it says nothing"]))
         notes |= {m: "the model does not read it" for m in MODALITIES if m not in self.modalities}
         strange = [m for m in self.modalities if m not in missing and bool(said.unfamiliar[m][row])]
         for m in strange:
@@ -141,7 +183,7 @@ class Predictor:
             score=float(said.answer[row, 0]) if not self.task.classes and present else None,
             probabilities=probabilities,
             relevance={m: self._relevance(said, row, m) for m in MODALITIES},
-            unimodal={m: self._named(said.alone[m][row]) for m in present},
+            unimodal=alone,
             missing=missing,
             notes=notes,
             abstained=bool(because),

@@ -12,7 +12,7 @@ from moodal.experiment import load_model
 from moodal.features.extractor import EXTRACTORS, create_extractor, identity_hash
 from moodal.files import read_json
 from moodal.serving.judgement import Member
-from moodal.types import InputError
+from moodal.types import MODALITIES, InputError, unknown
 
 FILES = ("config.json", "model.safetensors")  # all that is ever fetched from the hub
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -37,17 +37,31 @@ def read_saved(source: str | Path) -> tuple[Saved, ...]:
     if len(kinds) > 1:
         raise InputError(f"{source} holds runs of {', '.join(kinds)}; name the folder of one, say {source}/{kinds[0]}")
     for other in found[1:]:
-        if (other.features, other.model.task) != (first.features, first.model.task):
-            raise InputError(f"the runs in {source} were trained on different features or classes; name one run")
+        same = (other.features, other.model.task, other.dataset) == (first.features, first.model.task, first.dataset)
+        if not same or _asked(other.folder) != _asked(first.folder):
+            raise InputError(
+                f"the runs in {source} differ in more than seed and fold ({first.folder.name} and {other.folder}); "
+                "name those of one model"
+            )
     return found
+
+
+def _asked(folder: Path) -> tuple[Any, ...]:
+    """What decides a run besides its seed and fold, as far as it is written down beside it."""
+    file = folder / "experiment.json"
+    said = read_json(file) if file.exists() else {}
+    return tuple(said.get(k) for k in ("name", "fingerprint", "options", "training"))
 
 
 def _read(folder: Path) -> Saved:
     model = load_model(folder)
     config = read_json(folder / "config.json")
+    heat = config.get("temperature")
+    if not (heat is None or (type(heat) in (int, float) and 0.01 <= heat <= 100)):
+        raise InputError(f"{folder / 'config.json'}: the temperature is no number that calibrates, got {heat!r}")
     return Saved(
         model,
-        config.get("temperature"),
+        heat,
         folder,
         str(config["model"]),
         config["dims"],
@@ -59,7 +73,7 @@ def _read(folder: Path) -> Saved:
 def _folders(source: str | Path) -> list[Path]:
     folder = Path(source)
     if folder.is_dir():
-        found = sorted(p.parent for p in folder.rglob("config.json") if (p.parent / FILES[1]).is_file())
+        found = sorted(p.parent for p in folder.rglob("config.json") if _is_ours(p))
         done = [p for p in found if (p / "report.json").exists() or not (p / "experiment.json").exists()]
         if not done:
             what = f"{len(found)} unfinished runs" if found else "no saved model"
@@ -70,6 +84,14 @@ def _folders(source: str | Path) -> list[Path]:
     raise InputError(
         f"there is no run folder {source}; train one with moodal train, or leave --model out for the prior"
     )
+
+
+def _is_ours(config: Path) -> bool:
+    """A model of moodal, and not of somebody else who has files of these names."""
+    if not (config.parent / FILES[1]).is_file():
+        return False
+    said = read_json(config)
+    return not isinstance(said, dict) or "architectures" not in said
 
 
 def _fetched(name: str) -> Path:
@@ -85,11 +107,21 @@ def _fetched(name: str) -> Path:
         raise InputError(f"there is no folder {name}, and the model hub gave no model of that name") from e
 
 
+def extractor_of(modality: str, spec: str) -> Any:
+    """The extractor that ``spec`` names; one of another modality is refused."""
+    made = create_extractor(spec)
+    if made.modality != modality:
+        raise InputError(f"--{modality} {spec}: that one reads {made.modality}")
+    return made
+
+
 def own_extractors(
     source: str, modalities: Sequence[str], specs: Mapping[str, Mapping[str, Any]], asked: Mapping[str, str]
 ) -> dict[str, Any]:
     """Who makes what the run was trained on, by modality; another one is refused."""
     for m in asked:
+        if m not in MODALITIES:
+            raise unknown("modality", m, MODALITIES)
         if m not in modalities and asked[m] != "none":
             raise InputError(f"{source} does not read {m}; it reads {', '.join(modalities)}")
     made = {m: _made(source, m, specs.get(m, {}), asked.get(m)) for m in modalities if asked.get(m) != "none"}
@@ -105,7 +137,7 @@ def _made(source: str, modality: str, spec: Mapping[str, Any], asked: str | None
             f"the {modality} features of {source} were made by {name!r}, which cannot be run on a video here; train on "
             f"features of moodal extract, or leave the modality out with --{modality} none"
         )
-    made = create_extractor(asked or name)
+    made = extractor_of(modality, asked or name)
     if identity_hash(made.identity()) != spec.get("hash"):
         raise InputError(
             f"{source} was trained on {modality} features of {name} {spec.get('version', '')} with other settings than "

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,12 +35,14 @@ HOW = ("auto", "whole", "transcript", "speech", "shots")
 Cut = tuple[Item, str | None]  # what is predicted, and who speaks
 
 
-def find_segments(video: Path, found: Probe, lines: Sequence[Line], how: str = "auto") -> list[Cut]:
+def find_segments(
+    video: Path, found: Probe, lines: Sequence[Line], how: str = "auto", shots: Sequence[Segment] | None = None
+) -> list[Cut]:
     """The stretches of ``video`` by time, with their words and speaker where ``lines`` say them.
 
     how: "whole", one; "transcript", one per line; "speech", what is said, divided where the camera cuts; "shots"; a
     number, spans of so many seconds; "auto": the lines where there are any, a video of up to 10 s whole, else speech,
-    else shots, else equal spans. Speech, shots and "auto" give none longer than 10 s.
+    else shots, else equal spans. Speech and shots give none longer than 10 s. ``shots``: where they are known already.
     """
     seconds = _seconds(how)
     if seconds is None and how == "transcript" and not lines:
@@ -48,8 +51,10 @@ def find_segments(video: Path, found: Probe, lines: Sequence[Line], how: str = "
         )
     if how == "transcript" or (how == "auto" and lines):
         said = _lines(video, found, lines)
-        if said or how == "transcript":
+        if said:
             return _bounded(video, said)
+        if how == "transcript":
+            raise InputError(f"{video}: no line of its transcript lies within it; cut it by speech")
     end_s = found.duration_s or _heard_and_seen_until(video)
     if not 0 < end_s < math.inf:
         raise MediaError(f"{video} lasts no time at all")
@@ -59,7 +64,7 @@ def find_segments(video: Path, found: Probe, lines: Sequence[Line], how: str = "
     elif how == "whole" or (how == "auto" and end_s <= MAX_S):
         stretches = [whole]
     else:
-        stretches = _found(video, found, how) or _equal(whole, MAX_S)
+        stretches = _found(video, found, how, shots) or _equal(whole, MAX_S)
     items = [Item(_name(video, k, len(stretches)), s) for k, s in enumerate(stretches)]
     return _bounded(video, cut_items(items, found, tuple(lines), "whole"))
 
@@ -72,6 +77,8 @@ def read_segments(path: Path, lines: Sequence[Line] = ()) -> list[Cut]:
     table = read_columns(path)
     if not {"start_s", "end_s"} <= table.keys():
         raise InputError(f"{path} has no columns start_s and end_s; it has {', '.join(map(repr, table))}")
+    if len(table["start_s"]) > MAX_SEGMENTS:
+        raise InputError(f"{path} has {len(table['start_s'])} segments, more than {MAX_SEGMENTS}; divide it")
     rows: list[Cut] = []
     for number, (start, end) in enumerate(zip(table["start_s"], table["end_s"], strict=True)):
         segment = _segment(path, number, start, end)
@@ -134,10 +141,23 @@ def _lines(video: Path, found: Probe, lines: Sequence[Line]) -> list[Cut]:
     ]
 
 
-def _found(video: Path, found: Probe, how: str) -> list[Segment]:
+def known_shots(video: Path, found: Probe) -> tuple[Segment, ...]:
+    """Its shots; none where its picture cannot be read, which costs only them."""
+    return _where_it_can_be_read(find_shots, video) if found.video else ()
+
+
+def _where_it_can_be_read(find: Callable[[Path], tuple[Segment, ...]], video: Path) -> tuple[Segment, ...]:
+    try:
+        return find(video)
+    except MediaError as e:
+        log.warning("%s", e)
+        return ()
+
+
+def _found(video: Path, found: Probe, how: str, shots: Sequence[Segment] | None) -> list[Segment]:
     """By speech, else by shots; empty where there is neither."""
-    shots = find_shots(video) if found.video else ()
-    speech = find_speech(video) if found.audio and how != "shots" else ()
+    shots = known_shots(video, found) if shots is None else shots
+    speech = _where_it_can_be_read(find_speech, video) if found.audio and how != "shots" else ()
     if how == "speech" and not speech:
         log.warning("%s: nobody speaks; it is cut by its %s instead", video, "shots" if shots else "length")
     if how == "shots" and not shots:
@@ -208,6 +228,15 @@ def _spans(video: Path, whole: Segment, seconds: float) -> list[Segment]:
 
 def _heard_and_seen_until(video: Path) -> float:
     """The end of a file that does not say when it ends, found by reading it."""
-    seen_s = max((frame.time_s + LAST_S for frame in read_frames(video, max_side_px=16)), default=0.0)
+    seen = (frame.time_s + LAST_S for frame in read_frames(video, max_side_px=16))
     heard = (time_s + len(x) / MEASURE_HZ for time_s, x in stream_audio(video, rate_hz=MEASURE_HZ))
-    return max(seen_s, *heard, 0.0)
+    return max(_last(seen), _last(heard))
+
+
+def _last(times_s: Iterable[float]) -> float:
+    """The largest, as far as they can be read."""
+    last_s = 0.0
+    with suppress(MediaError):
+        for time_s in times_s:
+            last_s = max(last_s, time_s)
+    return last_s
