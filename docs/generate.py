@@ -24,7 +24,8 @@ WIDTH = 100
 BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 OPTIONS = {
-    "text_pooling": "`none` keeps every step (an LSTM reads them), `mean` or `mean_std` over real steps",
+    "text_pooling": "`none` keeps every step (an LSTM reads them), `mean` or `mean_std` over real steps, "
+    "`course`: means of thirds, deviation, deviation of changes",
     "audio_pooling": "the same for audio",
     "vision_pooling": "the same for vision",
     "standardise": "`scale`: each feature to mean 0, deviation 1; `whiten`: correlations within a pooled modality too; "

@@ -440,6 +440,56 @@ def report(
 
 
 @app.command()
+def relevance(
+    out: Annotated[Path, typer.Argument(metavar="RUNS", help="A folder of finished runs.")],
+    models: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="The data set, if it is no longer where the runs were made.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Does relevance deserve its name? Whether it is where the truth is, falls with noise, and costs least to lose."""
+    from moodal.benchmark.relevance import measure_relevance
+    from moodal.benchmark.relevance_printing import as_text, write_relevance
+
+    found = measure_relevance(out, _names(models) if models else None, dataset)
+    files = write_relevance(found, out / "relevance")
+    if as_json:
+        _print_json({**found.as_dict(), "files": [str(f) for f in files]})
+        return
+    print(as_text(found))
+    print(f"page: {files[-1]}")
+
+
+@app.command()
+def stress(
+    out: Annotated[Path, typer.Argument(metavar="RUNS", help="A folder of finished runs.")],
+    models: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
+    corruptions: Annotated[str | None, typer.Option(help="Only these, comma-separated.  [default: all]")] = None,
+    max_clips: Annotated[
+        int | None, typer.Option(min=1, help="At most so many test clips, for models that take long.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Trained models on corrupted test clips: noise, lost steps and modalities, swapped ones; curves and a table."""
+    from moodal.benchmark.stress import stress_models
+    from moodal.benchmark.stress_printing import as_text, write_stress
+    from moodal.terminal import progress_bar
+
+    with progress_bar("conditions") as on_change:
+        found = stress_models(
+            out, _names(models) if models else None, _names(corruptions) if corruptions else None,
+            max_clips=max_clips, on_change=on_change,
+        )  # fmt: skip
+    files = write_stress(found, out / "stress")
+    if as_json:
+        _print_json({**found.as_dict(), "files": [str(f) for f in files]})
+        return
+    print(as_text(found))
+    print(f"page: {files[-1]}")
+
+
+@app.command()
 def reproduce(
     table: Annotated[
         str, typer.Argument(metavar="TABLE", help="table3 (all models), table4 (training time) or table5 (ablation).")

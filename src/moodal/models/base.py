@@ -43,8 +43,9 @@ class FusionModel(nn.Module):
     """A model of the zoo. Subclasses implement ``fuse``; training may call three hooks.
 
     ``*_pooling`` says what a modality is reduced to before anything is learned: "none" (all steps), "mean", "mean_std",
-    or "course", how it goes along time: the means of its thirds, its deviation, and that of its changes. ``max_steps``: where steps are kept, more than so many are averaged over as many equal spans, because
-    attention costs the square of them. ``standardise``: "scale" gives every feature mean 0 and deviation 1;
+    or "course", how it goes along time: the means of its thirds, its deviation, and that of its changes. ``max_steps``:
+    where steps are kept, more than so many are averaged over as many equal spans, because attention costs the square of
+    them. ``standardise``: "scale" gives every feature mean 0 and deviation 1;
     "whiten" also removes the correlations within a pooled modality (Ledoit-Wolf covariance; sequences are scaled);
     "whiten_within" those around each class's own mean (the same as "whiten" for scores). All are fitted on the training
     split and live in buffers, so a loaded model takes raw features.
