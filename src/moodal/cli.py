@@ -52,6 +52,10 @@ Workers = Annotated[
 TaskKind = Annotated[
     str | None, typer.Option("--task", help="'regression' uses the scores of a data set that has classes and scores.")
 ]
+Asr = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="A Whisper model on this machine: writes down speech that has no transcript."),
+]
 Models = Annotated[
     str | None,
     typer.Option(
@@ -228,6 +232,7 @@ def extract(
         float | None, typer.Option(min=1, help="Seconds a file may take.  [default: 300, and more for large ones]")
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what failed too often.")] = False,
+    asr: Asr = None,
     engine: Annotated[
         str, typer.Option(help="local: processes here. ray: a Ray cluster, that of RAY_ADDRESS if it is set.")
     ] = "local",
@@ -243,7 +248,7 @@ def extract(
         {m: spec for m, spec in (("text", text), ("audio", audio), ("vision", vision)) if spec != "none"},
         labels, parse_assignments(field or []), cut, workers, time_limit, retry, name, licence or "unknown",
         None if classes is None else parse_class_names(classes), None if interval is None else parse_interval(interval),
-        folds_by, parse_folds(folds, folds_by), split_by, overwrite, engine,
+        folds_by, parse_folds(folds, folds_by), split_by, overwrite, engine, asr or "",
     )  # fmt: skip
     with progress_bar("files") as on_change:
         done = extract_media(videos, folder, options, on_change=on_change)
@@ -276,6 +281,7 @@ def predict(
     text: Annotated[str | None, typer.Option(help="The run's own extractor found elsewhere, or none.")] = None,
     audio: Annotated[str | None, typer.Option(help="The same for the voice.")] = None,
     vision: Annotated[str | None, typer.Option(help="The same for the face.")] = None,
+    asr: Asr = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="A folder for the timeline (.png), .json, .csv and captions (.vtt).")
     ] = None,
@@ -291,7 +297,7 @@ def predict(
         make_folder(out)  # said now, and not after the work
     chosen = {m: spec for m, spec in (("text", text), ("audio", audio), ("vision", vision)) if spec is not None}
     found = Predictor.from_pretrained(model, chosen).predict(
-        video, segments=segments, cut=cut, min_confidence=min_confidence
+        video, segments=segments, cut=cut, min_confidence=min_confidence, asr=asr or ""
     )
     files = [] if out is None else write_prediction(found, video, out)
     if as_json:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,7 +24,7 @@ from moodal.extraction.items import Item
 from moodal.extraction.ledger import Failures
 from moodal.extraction.manifest import read_manifest
 from moodal.extraction.pool import Outcome
-from moodal.extraction.work import Job, cut_items, extract_source
+from moodal.extraction.work import Job, cut_items, extract_source, lines_of, transcriber
 from moodal.features.audio import audio_features
 from moodal.files import sha256
 from moodal.media.decode import Probe
@@ -388,3 +389,37 @@ def test_a_speaker_of_a_transcript_is_another_one_in_another_video(tmp_path: Pat
     utterances = read_dataset(tmp_path / "data").utterances
     assert [u.speaker for u in utterances] == ["SPEAKER_00", "SPEAKER_01"] * 2
     assert [u.group for u in utterances] == ["0.wav"] * 2 + ["1.wav"] * 2
+
+
+class Whisper:
+    """In place of the real one, whose weights are not here: it says how loud each second is."""
+
+    def __init__(self, model: str, **settings: object) -> None:
+        if model != "tiny":
+            raise ValueError(f"no model {model}")
+
+    def transcribe(self, samples: np.ndarray, language: str | None) -> tuple[list[SimpleNamespace], None]:
+        heard = [x for x in np.split(samples, range(16_000, len(samples), 16_000)) if len(x) == 16_000]
+        words = ("loud" if np.abs(x).max() > 0.2 else "soft" for x in heard)
+        return [SimpleNamespace(start=float(k), end=k + 1.0, text=word) for k, word in enumerate(words)], None
+
+
+def test_speech_without_a_transcript_is_written_down_where_a_model_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "faster_whisper", type("faster_whisper", (), {"WhisperModel": Whisper}))
+    monkeypatch.setattr("moodal.extraction.work.ASR_BLOCK_S", 2.0)  # so that blocks follow each other
+    tone = 0.1 * np.sin(2 * np.pi * 300 * np.arange(5 * RATE_HZ) / RATE_HZ)
+    tone[3 * RATE_HZ :] *= 5
+    soundfile.write(tmp_path / "a.wav", tone, RATE_HZ)
+    transcriber.cache_clear()
+    try:
+        lines, problem = lines_of(tmp_path / "a.wav", "tiny")
+        words = ["soft", "soft", "soft", "loud", "loud"]
+        assert (problem, [(x.start_s, x.text) for x in lines]) == ("", list(enumerate(words)))
+        (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nWritten.\n")
+        assert [x.text for x in lines_of(tmp_path / "a.wav", "tiny")[0]] == ["Written."]
+        with pytest.raises(InputError, match="there is no Whisper model 'huge'"):
+            extract_media(tmp_path, tmp_path.parent / "out", replace(SOUND, asr="huge"))
+    finally:
+        transcriber.cache_clear()

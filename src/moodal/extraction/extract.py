@@ -34,6 +34,7 @@ from moodal.extraction.work import (
     extractor,
     read_part,
     read_values,
+    transcriber,
 )
 from moodal.features.extractor import identity_hash
 from moodal.features.model_files import install_face_models
@@ -79,6 +80,7 @@ class Options:
     split_by: str | None = None
     overwrite: bool = False
     engine: str = "local"
+    asr: str = ""
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,8 @@ def _refuse(videos: Path, target: Path, options: Options) -> None:
         raise unknown("engine", options.engine, ENGINES)
     if options.engine == "ray":
         needs_ray()
+    if options.asr:
+        transcriber(options.asr)
     if not options.extractors:
         raise InputError("nothing to extract: text, audio and vision are all none")
     if target.name in ("", ".."):
@@ -180,9 +184,10 @@ def _job(source: Source, options: Options, identities: Mapping[str, Mapping[str,
     beside = [source.file.name, *(source.file.stem + s for suffix in SIDE_CARS for s in (suffix, suffix.upper()))]
     state = [[name, *_size_and_time(source.file.parent / name)] for name in beside]
     items = [[i.id, i.segment and [i.segment.start_s, i.segment.end_s], i.text] for i in source.items]
-    said = [source.video, state, items, options.cut, {m: identity_hash(i) for m, i in identities.items()}]
+    heard = [options.asr] if options.asr else []
+    said = [*heard, source.video, state, items, options.cut, {m: identity_hash(i) for m, i in identities.items()}]
     key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
-    return Job(source, dict(options.extractors), parts / f"{key}.npz", options.cut)
+    return Job(source, dict(options.extractors), parts / f"{key}.npz", options.cut, options.asr)
 
 
 def _size_and_time(file: Path) -> list[int]:

@@ -7,7 +7,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -20,13 +20,14 @@ from moodal.extraction.items import Item, Source
 from moodal.features.extractor import Features, create_extractor
 from moodal.files import write_atomic
 from moodal.media import MediaError
-from moodal.media.decode import MAX_DURATION_S, AudioReader, FrameReader, Probe, probe
-from moodal.media.transcripts import Line, read_transcript
+from moodal.media.decode import MAX_DURATION_S, AudioReader, FrameReader, Probe, probe, stream_audio
+from moodal.media.transcripts import FasterWhisper, Line, read_transcript
 from moodal.types import InputError, Segment, WorkError
 
 DONE, MISSING, FAILED, SKIPPED = "done", "missing", "failed", "skipped"
 WHOLE_S = 60.0  # a file without segments that is longer is cut, so that memory does not grow with its length
 SPAN_S = 30.0
+ASR_BLOCK_S = 600.0  # of speech written down at a time: a word at its edge may be lost
 MAX_SIDE_PX = 640  # faces in larger pictures are found as well in smaller ones, at a fraction of the time
 Array = npt.NDArray[Any]
 
@@ -39,6 +40,7 @@ class Job:
     extractors: Mapping[str, str]
     part: Path
     cut: str = "auto"
+    asr: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def extract_source(job: Job) -> str:
     Returns why the part could not be written, or "": that is no fault of the file, and the next one would fare alike.
     """
     found = probe(job.source.file)
-    lines, problem = _lines(job.source.file)
+    lines, problem = lines_of(job.source.file, job.asr)
     items = cut_items(job.source.items, found, lines, job.cut)
     extractors = {m: extractor(spec) for m, spec in job.extractors.items()}
     extracted = extract_items(job.source.file, items, extractors, found=found, problem=problem)
@@ -143,12 +145,32 @@ def _with_words(item: Item, lines: tuple[Line, ...]) -> tuple[Item, str | None]:
     return Item(item.id, s, text), speakers.pop() if len(speakers) == 1 else None
 
 
-def _lines(file: Path) -> tuple[tuple[Line, ...], str]:
-    """The transcript, or what is wrong with it: that costs the words, not the picture and the sound."""
+def lines_of(file: Path, asr: str = "") -> tuple[tuple[Line, ...], str]:
+    """The transcript, or what is wrong with it: that costs the words, not the picture and the sound.
+
+    Where there is none, the Whisper model ``asr`` (as ``FasterWhisper`` takes it; "" for none) writes down the speech.
+    """
     try:
-        return read_transcript(file), ""
+        return read_transcript(file) or _written_down(file, asr), ""
     except (InputError, MediaError) as e:
         return (), str(e)
+
+
+def _written_down(file: Path, asr: str) -> tuple[Line, ...]:
+    if not asr:
+        return ()
+    listener = transcriber(asr)
+    said = []
+    for start_s, samples in stream_audio(file, rate_hz=listener.rate_hz, block_s=ASR_BLOCK_S):
+        for line in listener(samples, listener.rate_hz):
+            said.append(replace(line, start_s=start_s + line.start_s, end_s=start_s + line.end_s))
+    return tuple(said)
+
+
+@lru_cache(maxsize=1)
+def transcriber(model: str) -> FasterWhisper:
+    """One per process: it is large."""
+    return FasterWhisper(model)
 
 
 def _extract(media: _Media, number: int, item: Item, speaker: str | None, problem: str) -> Extracted:

@@ -11,11 +11,9 @@ from typing import Any
 import torch
 
 from moodal.batch import Batch, Ragged
-from moodal.extraction.work import FAILED, Extracted, Stage, extract_items
+from moodal.extraction.work import FAILED, Extracted, Stage, extract_items, lines_of, transcriber
 from moodal.features.model_files import install_face_models
-from moodal.media import MediaError
 from moodal.media.decode import MAX_DURATION_S, Probe, probe
-from moodal.media.transcripts import Line, read_transcript
 from moodal.models.prior import EMOTIONS, Prior
 from moodal.serving.judgement import Judgement, Member, judge, together
 from moodal.serving.prediction import SegmentPrediction, VideoPrediction
@@ -96,18 +94,22 @@ class Predictor:
         segments: str | Path | None = None,
         cut: str = "auto",
         min_confidence: float | None = None,
+        asr: str = "",
     ) -> VideoPrediction:
         """The answer for every segment of one media file.
 
         segments: a table with start_s, end_s (and text), else they are found (``find_segments``); min_confidence: an
-        answer whose probability is lower is withheld, by default one that is more likely wrong than right.
+        answer whose probability is lower is withheld, by default one that is more likely wrong than right; asr: a
+        Whisper model that writes down the speech where there is no transcript.
         """
         file = Path(video)
         if not file.is_file():
             raise InputError(f"{file} does not exist" if not file.exists() else f"{file} is no file; predict takes one")
         least = self._least(min_confidence)
+        if asr:
+            transcriber(asr)  # said now: what is wrong with a transcript costs only the words
         found = probe(file)
-        lines, problem = _transcript(file)
+        lines, problem = lines_of(file, asr)
         shots = known_shots(file, found)
         if segments is None:
             items = find_segments(file, found, lines, cut, shots)
@@ -197,14 +199,6 @@ class Predictor:
         if modality not in self.modalities:
             return 0.0
         return float(said.relevance[row, self.modalities.index(modality)])
-
-
-def _transcript(file: Path) -> tuple[tuple[Line, ...], str]:
-    """The words that lie beside or inside the file, or what is wrong with them: that costs only the words."""
-    try:
-        return read_transcript(file), ""
-    except (InputError, MediaError) as e:
-        return (), str(e)
 
 
 def _ragged(clips: Sequence[Any], dim: int) -> Ragged:
