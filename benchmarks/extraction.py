@@ -3,6 +3,7 @@
     python benchmarks/extraction.py --part speed CLIPS_FOLDER
     python benchmarks/extraction.py --part memory CLIPS_FOLDER [--minutes 40]
     python benchmarks/extraction.py --part kills CLIPS_FOLDER [--moments 20] [--clips 60] [--seed 0]
+    python benchmarks/extraction.py --part mutations CLIPS_FOLDER [--clips 200] [--seed 0]
 
 **speed**: the default extraction (text minilm, audio33, au_proxy) of the folder with two workers, from the command's
 start to its end: seconds of media per second, and per second of processor time, which a busy machine does not change.
@@ -13,6 +14,9 @@ the folder's first 224 x 224 clip (else its first), its packets repeated.
 **kills**: small clips cut from the folder's are extracted with two workers (sound and face), and the command is killed
 with SIGKILL at a random moment and run again to its end, ``--moments`` times. Each data set must be, byte by byte, that
 of an extraction nobody disturbed.
+
+**mutations**: copies of the folder's files with bits flipped, ends cut off or beginnings of another file, extracted
+with two workers: every one must be in the ledger, and no process may die or hang.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import pyarrow.parquet as pq
 
 from moodal.extraction.manifest import media_files
 from moodal.files import sha256
@@ -47,17 +52,18 @@ TINY_S, TINY_PX, TINY_HZ = 0.6, 160, 16_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="CLIPS_FOLDER")
-    parser.add_argument("--part", choices=("speed", "memory", "kills"), required=True)
+    parser.add_argument("--part", choices=("speed", "memory", "kills", "mutations"), required=True)
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--moments", type=int, default=20)
-    parser.add_argument("--clips", type=int, default=60)
+    parser.add_argument("--clips", type=int, help="kills: 60; mutations: 200")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="moodal-benchmark-") as work:
         parts: dict[str, Callable[[], dict[str, Any]]] = {
             "speed": lambda: speed(asked.folder, Path(work)),
             "memory": lambda: memory(asked.folder, Path(work), 60 * asked.minutes),
-            "kills": lambda: kills(asked.folder, Path(work), asked.clips, asked.moments, asked.seed),
+            "kills": lambda: kills(asked.folder, Path(work), asked.clips or 60, asked.moments, asked.seed),
+            "mutations": lambda: mutations(asked.folder, Path(work), asked.clips or 200, asked.seed),
         }
         print(json.dumps(parts[asked.part](), indent=1))
 
@@ -226,6 +232,42 @@ def kill_at_moments(media: Path, work: Path, num_moments: int, seed: int, option
         "files_done_when_killed": done,
         "identical": identical,
     }
+
+
+def mutations(folder: Path, work: Path, count: int, seed: int) -> dict[str, Any]:
+    originals, rng = [p.read_bytes() for p in media_files(folder)], random.Random(seed)  # noqa: S311 (no secret)
+    names = [p.suffix for p in media_files(folder)]
+    (work / "media").mkdir()
+    for k in range(count):
+        which = rng.randrange(len(originals))
+        mutated = mutate(originals[which], rng.choice(originals), ("flip", "cut", "header")[k % 3], rng)
+        (work / "media" / f"{k:03d}{names[which]}").write_bytes(mutated)
+    command = [sys.executable, "-m", "moodal", "extract", str(work / "media"), str(work / "data"), "--workers", "2"]
+    began = time.perf_counter()
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    said = json.loads(done.stdout)
+    rows = pq.read_table(said["ledger"]).to_pylist()
+    bad = sorted({r["note"] for r in rows if "process died" in r["note"] or "time limit" in r["note"]})
+    return {
+        "files": count,
+        "in_ledger": len({r["video"] for r in rows}),
+        "unreadable": len({r["video"] for r in rows if r["stage"] == "file"}),
+        "died_or_hung": bad,
+        "exit_code": done.returncode,
+        "wall_s": round(time.perf_counter() - began, 1),
+    }
+
+
+def mutate(content: bytes, other: bytes, how: str, rng: random.Random) -> bytes:
+    """Fifty bits flipped, the end cut off anywhere, or the first 512 bytes those of another file."""
+    if how == "cut":
+        return content[: rng.randrange(1, len(content))]
+    if how == "header":
+        return other[:512] + content[512:]
+    mutable = bytearray(content)
+    for _ in range(50):
+        mutable[rng.randrange(len(mutable))] ^= 1 << rng.randrange(8)
+    return bytes(mutable)
 
 
 def content(folder: Path) -> dict[str, str]:
