@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-EPOCHS = {"lmf": 15, "ef_lstm": 25, "mfn": 10, "graph_mfn": 8, "self_mm": 10, "tfn": 2, "misa": 3, "mult": 10}
+EPOCHS = {"lmf": 15, "ef_lstm": 25, "mfn": 10, "graph_mfn": 8, "self_mm": 10, "tfn": 2, "misa": 3, "mult": 3}
 SEEDS = 5
 SCORES = ("self_mm",)
 SETTINGS = Path(__file__).with_suffix(".toml")
