@@ -276,7 +276,8 @@ def predict(
         typer.Option(help="Without --segments: auto, whole, transcript, speech, shots, or a length in seconds."),
     ] = "auto",
     min_confidence: Annotated[
-        float | None, typer.Option(help="Below this probability it gives no answer.  [default: 0.5]")
+        float | None,
+        typer.Option(help="Below this probability it gives no answer.  [default: 0.5; of two classes 0.6]"),
     ] = None,
     text: Annotated[str | None, typer.Option(help="The run's own extractor found elsewhere, or none.")] = None,
     audio: Annotated[str | None, typer.Option(help="The same for the voice.")] = None,

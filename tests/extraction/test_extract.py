@@ -391,6 +391,12 @@ def test_a_speaker_of_a_transcript_is_another_one_in_another_video(tmp_path: Pat
     assert [u.group for u in utterances] == ["0.wav"] * 2 + ["1.wav"] * 2
 
 
+def test_an_extractor_of_another_modality_is_refused_before_any_work(media: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--vision audio33: that one reads audio"):
+        extract_media(media, tmp_path / "out", Options({"vision": "audio33"}))
+    assert not list(tmp_path.iterdir())
+
+
 class Whisper:
     """In place of the real one, whose weights are not here: it says how loud each second is."""
 

@@ -130,6 +130,9 @@ def extract_media(videos: Path, target: Path, options: Options, *, on_change: On
     divide_by = [c for c in (options.folds_by, options.split_by) if c]
     manifest = read_manifest(videos, options.labels, options.fields, divide_by)
     identities = {m: extractor(spec).identity() for m, spec in options.extractors.items()}  # refuses before any work
+    for m, identity in identities.items():
+        if identity["modality"] != m:
+            raise InputError(f"--{m} {options.extractors[m]}: that one reads {identity['modality']}")
     _fetch_models(identities, manifest)
     parts = target.with_name(f"{target.name}.parts")
     parts.mkdir(parents=True, exist_ok=True)

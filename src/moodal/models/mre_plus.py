@@ -31,7 +31,7 @@ from torch import Tensor
 
 from moodal.batch import Batch
 from moodal.models.base import Output
-from moodal.models.discriminant import Discriminant, folds_of
+from moodal.models.discriminant import Discriminant, folds_of, log_likelihoods
 from moodal.types import Task
 
 Array = npt.NDArray[np.float64]
@@ -208,8 +208,8 @@ def _own_labels(
 
 def log_density(x: Array, expert: Expert) -> Array:
     """(N, C) log N(x; centre_k, covariance) without what all classes share."""
-    directions = np.linalg.solve(expert.covariance, expert.centres.T)  # (D, C)
-    return np.asarray(x @ directions - 0.5 * (expert.centres * directions.T).sum(1))
+    parts = (torch.from_numpy(part) for part in (x, expert.centres, expert.covariance))
+    return np.asarray(log_likelihoods(*parts))
 
 
 def _trust(

@@ -12,7 +12,8 @@ audio   How much effort is in the voice, from the balance of the spectrum above 
 text    How positive the words are (the columns of a lexicon), and with it valence.
 
 Valence and arousal of each emotion: Russell and Mehrabian, J. Research in Personality 11, 1977,
-https://doi.org/10.1016/0092-6566(77)90037-X; neutral is the middle of both scales.
+https://doi.org/10.1016/0092-6566(77)90037-X, as copied in public code; neutral is the middle of both scales. The
+place of calm (theirs for "relaxed") is from memory and unchecked; only a task with a class calm uses it.
 
 What falls short. Posed prototypes are not what people do in daily life (Barrett et al. 2019). Loudness is not used at
 all: without the speaker's normal voice it is the microphone's gain. The balance of the spectrum is not free of that
