@@ -69,6 +69,6 @@ docs: .venv/.dev
 	@touch $@
 
 .venv/.dev: .venv/.base
-	$(INSTALL) -c constraints.txt -e '.[dev,text,video,ray,docs]'
+	$(INSTALL) -c constraints.txt -e '.[dev,text,shots,annotate,ray,docs]'
 	@$(BIN)/moodal doctor --install face > /dev/null || echo 'tests that need the face models will be skipped' >&2
 	@touch $@

@@ -1,0 +1,1 @@
+"""From people's votes to a labelled data set: agreement, consensus, balance, statistics, export."""
