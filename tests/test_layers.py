@@ -12,11 +12,11 @@ SOURCE = Path(__file__).parents[1] / "src" / "moodal"
 FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
     ("types",),
-    ("config", "metrics", "files", "terminal"),
+    ("config", "metrics", "agreement", "files", "terminal"),
     ("batch", "media"),
     ("models", "features", "data"),
     ("experiment", "recipes", "extraction"),
-    ("training",),
+    ("training", "screening", "labels"),
     ("benchmark", "annotation", "serving", "doctor"),
     ("cli",),
     ("__main__",),

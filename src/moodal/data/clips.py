@@ -84,7 +84,9 @@ def recipe_videos(folder: Path) -> Path:
     """Where the media of a recipe folder are."""
     path = folder / "recipe.json"
     if not path.is_file():
-        raise InputError(f"{folder} is no folder of the recipe (it has no recipe.json); begin with: moodal shots VIDEOS {folder}")
+        raise InputError(
+            f"{folder} is no folder of the recipe (it has no recipe.json); begin with: moodal shots VIDEOS {folder}"
+        )
     said = read_json(path)
     if not isinstance(said, dict) or said.get("format") != FORMAT or not isinstance(said.get("videos"), str):
         raise InputError(f"{path} is not of this version of moodal; begin again with: moodal shots VIDEOS {folder}")
