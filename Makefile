@@ -15,7 +15,7 @@ demo: .venv/.base
 	$(BIN)/moodal demo
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .
