@@ -7,12 +7,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from tests.media.conftest import SOUND_HZ, every, grey, tone
 
 from moodal.media import MediaError
 from moodal.media.cutting import Piece, cut, cut_segments
 from moodal.media.decode import probe, read_audio, read_frames
 from moodal.types import InputError, Segment
-from tests.media.conftest import SOUND_HZ, every, grey, tone
 
 TICK = 2 / 90_000
 

@@ -1,7 +1,7 @@
-"""Clips as small files that every browser plays: what is seen and heard in a segment, exact in time, and nothing else.
+"""Clips as small files that every browser plays: what is seen and heard in a segment, exact in time, and no more.
 
-Cutting at key frames without decoding would be faster, and up to seconds wrong: a label would be given to something that
-lies outside the clip. So pictures and sound are decoded by the project's own readers and encoded again, once each; a
+Cutting at key frames without decoding would be faster, and up to seconds wrong: a label would be given to what lies
+outside the clip. So pictures and sound are decoded by the project's own readers and encoded again, once each; a
 file with both holds the very same pictures and sound as the files with one of them. Where nothing of a kind was asked
 for there is no such stream: what is not in the file cannot be heard or seen by whoever gets it.
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from moodal.files import disk_errors
 from moodal.media import MediaError
@@ -134,8 +134,8 @@ class _Clip:
                     av.VideoFrame.from_ndarray(rgb, "rgb24"),
                     *size,
                     "yuv420p",
-                    dst_colorspace="ITU601",
-                    dst_color_range="MPEG",
+                    dst_colorspace=Colorspace.ITU601,
+                    dst_color_range=ColorRange.MPEG,
                     interpolation="BILINEAR",
                     threads=1,
                 )
@@ -169,7 +169,7 @@ class _Clip:
 
 
 def _even_size(width: int, height: int, max_height_px: int) -> tuple[int, int]:
-    """H.264 halves the resolution of colour, so both sides are even; never larger than the picture, but by one pixel."""
+    """H.264 halves the resolution of colour, so both sides are even: larger than the picture by at most one pixel."""
     scale = min(1.0, max_height_px / height)
     return tuple(max(2, 2 * round(side * scale / 2)) for side in (width, height))  # type: ignore[return-value]
 
