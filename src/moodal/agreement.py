@@ -186,7 +186,7 @@ def _checked(counts: Array) -> Array:
 
 
 def _pairable(counts: Array) -> Array:
-    return counts[counts.sum(1) >= 2]
+    return np.asarray(counts[counts.sum(1) >= 2])
 
 
 def _votes(counts: Array) -> tuple[Array, Array]:
@@ -205,7 +205,7 @@ def _divided(numerator: Array, denominator: Array) -> Array:
 def _squared_distances(num_labels: int, distance: str) -> Array:
     labels = np.arange(num_labels)
     apart = np.abs(labels[:, None] - labels)
-    return (apart > 0).astype(float) if distance == "nominal" else apart.astype(float) ** 2
+    return np.asarray(apart > 0 if distance == "nominal" else apart**2, dtype=float)
 
 
 def _coincidences(counts: Array, *, distance: str) -> Array:
