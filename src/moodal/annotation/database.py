@@ -188,7 +188,9 @@ def _sentence(url: URL, error: DBAPIError) -> Exception:
     said = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
     where = url.database if url.get_backend_name() == "sqlite" else f"{url.host or 'local'}/{url.database}"
     state = getattr(error.orig, "sqlstate", None)
-    if state == "53100" or any(s in said for s in ("disk is full", "disk I/O error", "No space left", "File too large")):
+    if state == "53100" or any(
+        s in said for s in ("disk is full", "disk I/O error", "No space left", "File too large")
+    ):
         return InputError(f"the disk is full: nothing more was written to {where}; free some space and try again")
     if "file is not a database" in said:
         return InputError(f"{where} is no SQLite database; choose another file")
@@ -197,7 +199,9 @@ def _sentence(url: URL, error: DBAPIError) -> Exception:
     if "locked" in said:
         return WorkError(f"another process holds {where}; try again in a moment")
     if url.get_backend_name() != "sqlite" and (error.connection_invalidated or state is None or state[:2] in _REFUSED):
-        return InputError(f"the PostgreSQL server at {where} cannot be used ({said}); is it running, is the name right?")
+        return InputError(
+            f"the PostgreSQL server at {where} cannot be used ({said}); is it running, is the name right?"
+        )
     return error
 
 

@@ -19,7 +19,7 @@ FIXED = ("emotions", "intensities")  # labels given under another choice cannot 
 class AnnotationSettings:
     """How a project is labelled.
 
-    ``labels_per_clip``: how many different people label each clip in each condition. ``gap_days`` and ``gap_clips``: how
+    ``labels_per_clip``: how many different people label each clip in each condition. ``gap_days`` and ``gap_clips``:
     long ago, and how many other clips ago, a person must last have met a clip to be given it in another condition while
     single modalities are still being labelled; None: not before all of these are done. ``qualification``: how many gold
     clips a person answers before each condition, 0 for none, and ``qualification_share`` how many of them must be right.
