@@ -22,6 +22,7 @@ from moodal.agreement import (
     interval,
     intervals,
     krippendorff_alpha,
+    others_kappa,
     percent_agreement,
     wilson,
 )
@@ -186,6 +187,21 @@ def test_cohen_has_an_interval_too():
     assert low < 0.492 < high
     error = 0.0549  # Cohen 1960: sqrt(p_o (1 - p_o) / N) / (1 - p_c)
     assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.15)
+
+
+def test_against_one_other_it_is_cohens_kappa():
+    a, b = people(COHEN)
+    assert others_kappa(a, np.eye(3, dtype=int)[b]) == pytest.approx(cohen_kappa(a, b))
+
+
+def test_against_several_others_their_shares_count_and_whoever_has_none_does_not():
+    own, others = [0, 1, 1, 0], [[2, 0], [1, 1], [0, 2], [0, 0]]
+    agreeing, by_chance = (1 + 0.5 + 1) / 3, (1 / 3) * (1.5 / 3) + (2 / 3) * (1.5 / 3)
+    assert others_kappa(own, others) == pytest.approx((agreeing - by_chance) / (1 - by_chance))
+
+
+def test_the_order_of_units_does_not_matter():
+    assert interval(FLEISS_KAPPA, FLEISS[::-1], seed=1) == interval(FLEISS_KAPPA, FLEISS, seed=1)
 
 
 def test_the_same_seed_gives_the_same_interval_and_statistics_share_their_draws():

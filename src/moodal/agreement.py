@@ -87,6 +87,17 @@ def cohen_kappa(a: ArrayLike, b: ArrayLike, *, num_labels: int | None = None, we
     return cohen_statistic(size, weights)(pairs)
 
 
+def others_kappa(own: ArrayLike, others: ArrayLike) -> float:
+    """How far one person agrees with the others beyond chance. own: (N,) labels; others: (N, L) votes of the others.
+
+    Cohen's kappa with, on the side of the others, the shares of their votes instead of one label: the mean share that
+    agrees against the mean product of the person's and the others' shares of each label (Vanbelle and Albert,
+    Statistica Neerlandica 63, 2009, without their division by what the others allow). Units without others do not.
+    """
+    counts = np.asarray(others)
+    return others_statistic(counts.shape[1])(np.concatenate([np.asarray(own)[:, None], counts], axis=1))
+
+
 def has_equal_votes(counts: ArrayLike) -> bool:
     """Whether every unit with two or more votes has as many: Fleiss' own requirement."""
     votes = _pairable(_checked(np.asarray(counts))).sum(1)
@@ -126,16 +137,19 @@ def intervals(
 
 def resampled_sums(rows: Array, *, seed: int, samples: int) -> Array:
     """(samples, K): sums over N rows drawn with replacement out of ``rows`` (N, K), again and again."""
-    rng = np.random.default_rng(seed)
-    return np.concatenate([w @ rows for w in resampling_weights(len(rows), rng, samples)])
+    kinds, weights = resampling(rows, seed=seed, samples=samples)
+    return np.concatenate([w @ kinds for w in weights])
 
 
-def resampling_weights(num: int, rng: np.random.Generator, samples: int) -> Iterator[Array]:
-    """How often each of ``num`` units is drawn in each of ``samples`` resamples, (S, num) floats, block by block."""
-    block = max(1, MAX_CELLS // max(1, num))
-    for first in range(0, samples, block):
-        drawn = rng.integers(num, size=(min(block, samples - first), num))
-        yield np.stack([np.bincount(row, minlength=num) for row in drawn]).astype(float)
+def resampling(rows: Array, *, seed: int, samples: int) -> tuple[Array, Iterator[Array]]:
+    """The different rows (U, K) among N, and how often each comes up when N are drawn with replacement: (S, U) block by
+    block. Rows that are alike need not be told apart, and with two votes a unit there are few kinds; nor does it matter
+    in which order they came.
+    """
+    kinds, sizes = np.unique(rows, axis=0, return_counts=True)
+    rng, block = np.random.default_rng(seed), max(1, MAX_CELLS // len(kinds))
+    parts = (min(block, samples - first) for first in range(0, samples, block))
+    return kinds, (rng.multinomial(len(rows), sizes / len(rows), size=n).astype(float) for n in parts)
 
 
 def percentiles(values: Array, confidence: float) -> tuple[float, float]:
@@ -174,6 +188,11 @@ def cohen_statistic(num_labels: int, weights: str | None = None) -> Statistic:
     if weights is not None and weights not in WEIGHTS:
         raise unknown("weighting of labels", weights, WEIGHTS)
     return Statistic(partial(_crossed, num_labels=num_labels), partial(_cohen, num_labels=num_labels, weights=weights))
+
+
+def others_statistic(num_labels: int) -> Statistic:
+    """``others_kappa`` as sums: its data is (N, 1 + L), the own label and the others' votes."""
+    return Statistic(_against_others, partial(_cohen, num_labels=num_labels, weights=None))
 
 
 def _checked(counts: Array) -> Array:
@@ -268,6 +287,16 @@ def _crossed(pairs: Array, *, num_labels: int) -> Array:
     crossed = np.zeros((len(pairs), num_labels**2))
     crossed[np.flatnonzero(both), (pairs[both, 0] * num_labels + pairs[both, 1]).astype(np.int64)] = 1.0
     return crossed
+
+
+def _against_others(data: Array) -> Array:
+    """(N, L * L): row own label, the others' shares in it."""
+    own, others = data[:, 0].astype(np.int64), _checked(data[:, 1:])
+    num, size = others.shape
+    shares = others / np.maximum(others.sum(1, keepdims=True), 1.0)
+    crossed = np.zeros((num, size, size))
+    crossed[np.arange(num), own] = shares
+    return crossed.reshape(num, size**2)
 
 
 def _cohen(sums: Array, *, num_labels: int, weights: str | None) -> Array:

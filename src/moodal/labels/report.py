@@ -1,0 +1,358 @@
+"""How far people agree about the clips: within each condition, person by person, and between conditions.
+
+Between conditions a clip counts where one label has most votes ("one winner") in each of those that are compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moodal.agreement import (
+    FLEISS_KAPPA,
+    PERCENT_AGREEMENT,
+    Statistic,
+    alpha_statistic,
+    cohen_statistic,
+    has_equal_votes,
+    interval,
+    intervals,
+    others_statistic,
+    percentiles,
+    resampling,
+    wilson,
+)
+from moodal.labels.consensus import winners
+from moodal.labels.votes import INTENSITIES, ROUNDS, Array, Votes, read_votes, tally
+from moodal.types import MODALITIES
+
+MIN_SHARED = 10  # clips that two people both labelled, before the kappa of the two is looked at
+MAX_PEOPLE = 60  # with more, pairs and single people are listed without intervals
+
+
+@dataclass(frozen=True)
+class AgreementOptions:
+    """``labels``: those that may occur, in order; ``samples``: resamples of the bootstrap over clips."""
+
+    labels: tuple[str, ...] | None = None
+    intensities: tuple[str, ...] = INTENSITIES
+    samples: int = 1000
+    seed: int = 0
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number and its interval; NaN where it is not defined."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionAgreement:
+    """``clips``: with a vote; ``units``: with two or more; ``people``: None where nobody is named.
+
+    ``fleiss_is``: whose. ``cohen``: the mean over ``cohen_pairs`` pairs of people who share clips enough. ``intensity``: ordinal alpha among
+    votes that say one, ``intensity_units`` clips. ``seconds``: a vote took, the median.
+    """
+
+    condition: str
+    clips: int
+    units: int
+    votes: int
+    people: int | None
+    one_winner: int
+    unanimous: int
+    percent: Estimate
+    alpha: Estimate
+    fleiss: Estimate
+    fleiss_is: str
+    cohen: Estimate | None
+    cohen_pairs: int
+    intensity: Estimate | None
+    intensity_units: int
+    seconds: float | None
+    labels: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PersonAgreement:
+    """One person against the others who labelled the same clips: the share that agrees, and kappa."""
+
+    annotator: str
+    condition: str
+    votes: int
+    shared: int
+    percent: Estimate
+    kappa: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Clips with one winner in both conditions. ``confusion``: (L, L), row: label of the first."""
+
+    first: str
+    second: str
+    clips: int
+    same: int
+    share: Estimate
+    confusion: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Follows:
+    """Clips on which two single modalities disagree: whose label the full clip has. One winner in all three."""
+
+    first: str
+    second: str
+    clips: int
+    as_first: int
+    as_second: int
+    as_neither: int
+    share_first: Estimate
+    share_second: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Consistency:
+    """Units (a clip in a condition) with two or more votes on which all agree: at first, and after adjudication."""
+
+    units: int
+    at_first: int
+    adjudicated: int
+    final: int
+    share_at_first: Estimate
+    share: Estimate
+
+
+@dataclass(frozen=True)
+class AgreementReport:
+    """All of it. ``in_all``: clips with one winner in every condition; ``between_all`` is of these."""
+
+    name: str
+    labels: tuple[str, ...]
+    options: AgreementOptions
+    conditions: tuple[ConditionAgreement, ...]
+    people: tuple[PersonAgreement, ...]
+    between: tuple[Between, ...]
+    in_all: int
+    between_all: tuple[Between, ...]
+    follows: tuple[Follows, ...]
+    consistency: Consistency
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values; what is not defined is null."""
+        found: dict[str, Any] = _without_nan({f.name: _plain(getattr(self, f.name)) for f in fields(self)})
+        return found
+
+    def lines(self) -> list[str]:
+        """The report in sentences and columns."""
+        from moodal.labels.report_lines import report_lines
+
+        return report_lines(self)
+
+
+def measure_agreement(source: Path, options: AgreementOptions | None = None) -> AgreementReport:
+    """Read the votes in ``source`` (see ``read_votes``) and measure."""
+    o = options or AgreementOptions()
+    return agreement_of(read_votes(source, o.labels, o.intensities), o)
+
+
+def agreement_of(votes: Votes, options: AgreementOptions | None = None) -> AgreementReport:
+    """Main votes only, but for ``consistency``: those of qualification and adjudication are not independent."""
+    o = options or AgreementOptions()
+    shown = votes.conditions
+    won = {c: winners(votes.counts(c)) for c in shown}
+    everywhere = np.all([w >= 0 for w in won.values()], axis=0)
+    restricted = {c: np.where(everywhere, w, -1) for c, w in won.items()}
+    singles = [c for c in MODALITIES if c in shown]
+    return AgreementReport(
+        name=votes.name,
+        labels=votes.labels,
+        options=o,
+        conditions=tuple(_condition(votes, c, o) for c in shown),
+        people=tuple(p for c in shown for p in _people(votes, c, o)),
+        between=tuple(_between(votes, won, a, b, o) for a, b in combinations(shown, 2)),
+        in_all=int(everywhere.sum()),
+        between_all=tuple(_between(votes, restricted, a, b, o) for a, b in combinations(shown, 2)),
+        follows=tuple(_follows(won, a, b, o) for a, b in combinations(singles, 2)) if "full" in shown else (),
+        consistency=_consistency(votes, o),
+        notes=votes.notes,
+    )
+
+
+def _condition(votes: Votes, condition: str, o: AgreementOptions) -> ConditionAgreement:
+    counts, rows = votes.counts(condition), votes.where(condition)
+    total, most = counts.sum(1), counts.max(1, initial=0)
+    statistics = {"percent": PERCENT_AGREEMENT, "alpha": alpha_statistic(), "fleiss": FLEISS_KAPPA}
+    spans = intervals(list(statistics.values()), counts, seed=o.seed, samples=o.samples, confidence=o.confidence)
+    found = {n: Estimate(s(counts), *span) for (n, s), span in zip(statistics.items(), spans, strict=True)}
+    cohen, pairs = _mean_cohen(votes, rows, o)
+    strength, num_strength = _intensity(votes, condition, o)
+    seconds = votes.seconds[rows][np.isfinite(votes.seconds[rows])]
+    return ConditionAgreement(
+        condition=condition,
+        clips=int((total > 0).sum()),
+        units=int((total >= 2).sum()),
+        votes=int(total.sum()),
+        people=len(np.unique(votes.annotator[rows])) if votes.annotators else None,
+        one_winner=int((winners(counts) >= 0).sum()),
+        unanimous=int(((total >= 2) & (most == total)).sum()),
+        **found,
+        fleiss_is="Fleiss" if has_equal_votes(counts) else "Gwet's generalisation of Fleiss",
+        cohen=cohen,
+        cohen_pairs=pairs,
+        intensity=strength,
+        intensity_units=num_strength,
+        seconds=float(np.median(seconds)) if len(seconds) else None,
+        labels=dict(zip(votes.labels, counts.sum(0).tolist(), strict=True)),
+    )
+
+
+def _estimate(statistic: Statistic, data: Array, o: AgreementOptions, *, with_interval: bool = True) -> Estimate:
+    nothing = (math.nan, math.nan)
+    span = interval(statistic, data, seed=o.seed, samples=o.samples, confidence=o.confidence)
+    return Estimate(statistic(data), *(span if with_interval else nothing))
+
+
+def _share(hits: int, total: int, o: AgreementOptions) -> Estimate:
+    return Estimate(hits / total if total else math.nan, *wilson(hits, total, o.confidence))
+
+
+def _label_matrix(votes: Votes, rows: Array) -> Array:
+    """(clips, people) labels of those who voted in these rows, -1 where they did not; only clips with a vote."""
+    people, person = np.unique(votes.annotator[rows], return_inverse=True)
+    clips, clip = np.unique(votes.clip[rows], return_inverse=True)
+    matrix = np.full((len(clips), len(people)), -1)
+    matrix[clip, person] = votes.label[rows]
+    return matrix
+
+
+def _mean_cohen(votes: Votes, rows: Array, o: AgreementOptions) -> tuple[Estimate | None, int]:
+    """The mean of Cohen's kappa over pairs of people with ``MIN_SHARED`` clips or more in common, clips resampled."""
+    if not votes.annotators or len(np.unique(votes.annotator[rows])) > MAX_PEOPLE:
+        return None, 0
+    labels = _label_matrix(votes, rows)
+    there = labels >= 0
+    pairs = [
+        (a, b) for a, b in combinations(range(labels.shape[1]), 2) if (there[:, a] & there[:, b]).sum() >= MIN_SHARED
+    ]
+    kappa = cohen_statistic(len(votes.labels))
+    values = [kappa(labels[:, pair]) for pair in pairs]
+    known = [pair for pair, value in zip(pairs, values, strict=True) if not math.isnan(value)]
+    if not known:
+        return None, 0
+    kinds, weights = resampling(labels, seed=o.seed, samples=o.samples)
+    crossed = [kappa.per_unit(kinds[:, pair]) for pair in known]
+    drawn = np.concatenate([_mean([kappa.of_sums(w @ c) for c in crossed]) for w in weights])
+    return Estimate(float(np.nanmean(values)), *percentiles(drawn, o.confidence)), len(known)
+
+
+def _mean(values: list[Array]) -> Array:
+    """The mean of those that are defined in each resample."""
+    x = np.stack(values)
+    known = np.isfinite(x)
+    num = known.sum(0)
+    return np.asarray(np.where(num > 0, np.where(known, x, 0.0).sum(0) / np.maximum(num, 1), np.nan))
+
+
+def _intensity(votes: Votes, condition: str, o: AgreementOptions) -> tuple[Estimate | None, int]:
+    rows = votes.where(condition)
+    rows = rows[votes.intensity[rows] >= 0]
+    if not len(rows):
+        return None, 0
+    shape = (len(votes.clips), len(votes.intensities))
+    counts = tally(votes.clip[rows], votes.intensity[rows], votes.count[rows], shape)
+    return _estimate(alpha_statistic("ordinal"), counts, o), int((counts.sum(1) >= 2).sum())
+
+
+def _people(votes: Votes, condition: str, o: AgreementOptions) -> Iterator[PersonAgreement]:
+    """Everybody against the others."""
+    if not votes.annotators:
+        return
+    counts, rows = votes.counts(condition), votes.where(condition)
+    size = len(votes.labels)
+    agreeing, kappa = _agreeing_share(size), others_statistic(size)
+    order = rows[np.argsort(votes.annotator[rows], kind="stable")]
+    people, first = np.unique(votes.annotator[order], return_index=True)
+    for person, own in zip(people.tolist(), np.split(order, first[1:]), strict=True):
+        labels = votes.label[own]
+        others = counts[votes.clip[own]] - np.eye(size, dtype=np.int64)[labels]
+        data = np.concatenate([labels[:, None], others], axis=1)
+        brief = len(people) > MAX_PEOPLE
+        yield PersonAgreement(
+            votes.annotators[person],
+            condition,
+            len(own),
+            int((others.sum(1) > 0).sum()),
+            _estimate(agreeing, data, o, with_interval=not brief),
+            _estimate(kappa, data, o, with_interval=not brief),
+        )
+
+
+def _agreeing_share(num_labels: int) -> Statistic:
+    """Of the data of ``others_statistic``: the mean share of the others' votes that equal the own."""
+    crossed = others_statistic(num_labels).per_unit
+
+    def share(sums: Array) -> Array:
+        cells = sums.reshape(*sums.shape[:-1], num_labels, num_labels)
+        total = cells.sum((-2, -1))
+        hits = np.trace(cells, axis1=-2, axis2=-1)
+        return np.asarray(np.where(total > 0, hits / np.where(total > 0, total, 1.0), np.nan))
+
+    return Statistic(crossed, share)
+
+
+def _between(votes: Votes, won: dict[str, Array], first: str, second: str, o: AgreementOptions) -> Between:
+    both = (won[first] >= 0) & (won[second] >= 0)
+    a, b = won[first][both], won[second][both]
+    size = len(votes.labels)
+    confusion = tally(a, b, np.ones(len(a)), (size, size))
+    same = int((a == b).sum())
+    return Between(first, second, len(a), same, _share(same, len(a), o), confusion.tolist())
+
+
+def _follows(won: dict[str, Array], first: str, second: str, o: AgreementOptions) -> Follows:
+    a, b, full = won[first], won[second], won["full"]
+    apart = (a >= 0) & (b >= 0) & (full >= 0) & (a != b)
+    num, as_first, as_second = (int(x[apart].sum()) for x in (apart, full == a, full == b))
+    neither = num - as_first - as_second
+    shares = _share(as_first, num, o), _share(as_second, num, o)
+    return Follows(first, second, num, as_first, as_second, neither, *shares)
+
+
+def _consistency(votes: Votes, o: AgreementOptions) -> Consistency:
+    """After adjudication all agree where all adjudicators do, or where nobody had to adjudicate."""
+    units = at_first = adjudicated = final = 0
+    for c in votes.conditions:
+        main, decided = votes.counts(c), votes.counts(c, (ROUNDS[-1],))
+        counted = main.sum(1) >= 2
+        agree = counted & (main.max(1) == main.sum(1))
+        settled = counted & (decided.sum(1) > 0)
+        after = np.where(settled, decided.max(1) == decided.sum(1), agree)
+        units, at_first = units + int(counted.sum()), at_first + int(agree.sum())
+        adjudicated, final = adjudicated + int(settled.sum()), final + int(after.sum())
+    return Consistency(units, at_first, adjudicated, final, _share(at_first, units, o), _share(final, units, o))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
