@@ -62,6 +62,7 @@ class Clip:
     voice_distance: float | None = None  # between the two most different parts of its speech; one speaker's is small
     face_share: float | None = None  # of its time, in which just one face is seen
     frontal_share: float | None = None  # of its time, in which just one face is seen and looks ahead
+    faces_share: float | None = None  # of its time, in which more than one is seen
     faces: float | None = None  # the mean of how many are seen
     yaw_deg: float | None = None  # the median, left and right alike
     pitch_deg: float | None = None
