@@ -60,8 +60,9 @@ class Estimate:
 class ConditionAgreement:
     """``clips``: with a vote; ``units``: with two or more; ``people``: None where nobody is named.
 
-    ``fleiss_is``: whose. ``cohen``: the mean over ``cohen_pairs`` pairs of people who share clips enough. ``intensity``: ordinal alpha among
-    votes that say one, ``intensity_units`` clips. ``seconds``: a vote took, the median.
+    ``fleiss_is``: whose. ``cohen``: the mean over ``cohen_pairs`` pairs of people who share clips enough.
+    ``intensity``: ordinal alpha among votes that say one, ``intensity_units`` clips. ``seconds``: a vote took, the
+    median.
     """
 
     condition: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from moodal.labels.balance import Balance
 from moodal.labels.report import MIN_SHARED, AgreementReport, Between, ConditionAgreement, Estimate, Follows
 from moodal.labels.votes import SPECIAL
 
@@ -134,3 +135,20 @@ def _consistency(r: AgreementReport) -> list[str]:
     if not c.adjudicated:
         return [f"{said}; nothing was adjudicated"]
     return [f"{said}; after adjudication of {c.adjudicated:,} on {c.final:,} {span(c.share)} (final consistency)"]
+
+
+def balance_lines(b: Balance) -> list[str]:
+    """The funnel, then the classes."""
+    left, rows = b.clips, [["stage", "left out", "left"], ["clips", "", f"{b.clips:,}"]]
+    for stage, out in b.funnel.items():
+        left -= out
+        if out:
+            rows.append([stage, f"{out:,}", f"{left:,}"])
+    table = [["class", "labelled", "sure", "kept", "share", "cap"]]
+    for name, of in b.classes.items():
+        share = f"{(of['kept'] or 0) / b.kept:.1%}" if b.kept else "-"
+        cap = "" if of["cap"] is None else f"{of['cap']:,}"
+        table.append([name, f"{of['labelled']:,}", f"{of['sure']:,}", f"{of['kept']:,}", share, cap])
+    where = f" from {b.groups:,} groups" if b.groups else ""
+    said = f"{b.path}: {b.kept:,} of {b.clips:,} clips{where}"
+    return [*aligned(rows), "", *aligned(table), "", said, *(f"note: {note}" for note in b.notes)]

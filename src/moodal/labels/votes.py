@@ -6,7 +6,7 @@ says how many votes a row stands for. Optional: intensity, reason, seconds, roun
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def read_votes(source: Path, labels: Sequence[str] | None = None, intensities: S
     ``labels``: every label that may occur, in order (the special answers besides them). Without it, a table that mostly
     speaks of the paper's emotions may hold no others, and any other table may hold what it does.
     """
-    table = _read_table(_table_of(source))
+    table = _read_table(votes_file(source))
     is_crema = all(c in table.column_names for c in CREMA_D_COLUMNS)
     if is_crema and any(c in table.column_names for c in NEEDED):
         raise InputError(f"{source} has columns of a votes table and of CREMA-D's tabulated votes; keep one of the two")
@@ -107,7 +107,8 @@ def read_votes(source: Path, labels: Sequence[str] | None = None, intensities: S
     return _crema_d(source, table) if is_crema else _long_form(source, table, labels, intensities)
 
 
-def _table_of(source: Path) -> Path:
+def votes_file(source: Path) -> Path:
+    """The table of votes that ``source`` is, or that a recipe folder holds."""
     if not source.exists():
         raise InputError(f"{source} does not exist")
     if not source.is_dir():
@@ -280,9 +281,10 @@ def _floats(table: pa.Table, column: str) -> Array:
         raise InputError(f"the column {column} holds what is no number: {str(e).splitlines()[0]}") from e
 
 
-def _refuse_where(source: Path, wrong: Array, said: str) -> None:
-    if wrong.any():
-        raise InputError(f"{source}: row {int(np.flatnonzero(wrong)[0]) + 1} {said}")
+def _refuse_where(source: Path, wrong: npt.ArrayLike, said: str) -> None:
+    rows = np.flatnonzero(wrong)
+    if len(rows):
+        raise InputError(f"{source}: row {int(rows[0]) + 1} {said}")
 
 
 def _refuse_twice(source: Path, v: Votes) -> None:
@@ -319,7 +321,7 @@ def _crema_d(source: Path, table: pa.Table) -> Votes:
     counts = np.stack([_floats(table, letter) for letter in CREMA_D], axis=1)
     _refuse_where(source, (counts < 0).any(1), "has a negative count")
     _refuse_where(source, (counts != np.floor(counts)).any(1), "has a count that is no number of votes")
-    wrong: Array = np.not_equal(counts.sum(1), _floats(table, "numResponses"))
+    wrong = counts.sum(1) != _floats(table, "numResponses")
     _refuse_where(source, wrong, "has votes that do not add up to numResponses")
     pairs = clip * len(CONDITIONS) + condition
     again = np.ones(len(pairs), bool)
@@ -345,8 +347,3 @@ def _crema_d(source: Path, table: pa.Table) -> Votes:
         count=counts[row, label].astype(np.int64),
         notes=("Counts of CREMA-D's voters, who are not named; voice is audio, face is vision, both is full.",),
     )
-
-
-def as_groups(votes: Votes, groups: Mapping[str, str | None]) -> tuple[str | None, ...]:
-    """The group of each clip, where ``groups`` knows one."""
-    return tuple(groups.get(clip, own) for clip, own in zip(votes.clips, votes.groups, strict=True))
