@@ -43,6 +43,7 @@ class Database:
     engine: Engine
     clock: Callable[[], float] = time.time
     memory: dict[str, Any] = field(default_factory=dict)
+    memory_lock: Any = field(default_factory=threading.RLock)
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     @property

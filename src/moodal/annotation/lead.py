@@ -8,7 +8,7 @@ from typing import Any
 
 from moodal.annotation.accounts import Person
 from moodal.annotation.database import Database
-from moodal.annotation.protocol import Answer
+from moodal.annotation.answers import Answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,12 @@ class AssignmentRow(Base):
             sqlite_where=text("answer_id IS NULL"),
             postgresql_where=text("answer_id IS NULL"),
         ),
+        Index(
+            "ix_assignment_reopened",
+            "person_id",
+            sqlite_where=text("reopened_at_s IS NOT NULL"),
+            postgresql_where=text("reopened_at_s IS NOT NULL"),
+        ),
         {"sqlite_autoincrement": True},  # a number is never given twice: readers go on from the last they saw
     )
 

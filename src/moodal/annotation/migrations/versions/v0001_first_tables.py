@@ -78,6 +78,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("answer_id IS NULL"),
     )
     op.create_index("ix_assignment_person", "assignment", ["person_id", "id"], unique=False)
+    op.create_index(
+        "ix_assignment_reopened",
+        "assignment",
+        ["person_id"],
+        unique=False,
+        sqlite_where=sa.text("reopened_at_s IS NOT NULL"),
+        postgresql_where=sa.text("reopened_at_s IS NOT NULL"),
+    )
     op.create_table(
         "gold",
         sa.Column("clip", sa.Integer(), nullable=False),
