@@ -1,11 +1,19 @@
 """Settings from TOML and KEY=VALUE: every key is known, every value has its type, and nothing is guessed."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, dataclass
 from pathlib import Path
 
 import pytest
 
-from moodal.config import SHIPPED, TrainingSettings, coerce, parse_assignments, read_settings, split_settings
+from moodal.config import (
+    SHIPPED,
+    TrainingSettings,
+    coerce,
+    parse_assignments,
+    read_options,
+    read_settings,
+    split_settings,
+)
 from moodal.models import options_of
 from moodal.types import InputError
 
@@ -165,3 +173,37 @@ def test_a_file_of_the_users_goes_before_shipped_settings_of_the_same_name(tmp_p
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sdme").write_text("lr = 0.25")
     assert read_settings(Path("sdme")).common == {"lr": 0.25}
+
+
+@dataclass(frozen=True)
+class Step:
+    share: float = 0.5
+    gap: float | None = None
+    names: tuple[str, ...] = ("a", "b")
+    cut: str = "shot"
+    is_on: bool = True
+
+
+def test_options_of_a_step_are_read_from_its_table_or_from_the_file_itself(toml):
+    both = toml("[screen]\nshare = 0.25\n[balance]\nother = 1\n")
+    assert read_options(Step, "screen", both) == Step(share=0.25)
+    assert read_options(Step, "screen", both, ["share=0.1", "cut=speech"]) == Step(share=0.1, cut="speech")
+    assert read_options(Step, "screen", toml("share = 1\nis_on = false\n")) == Step(share=1.0, is_on=False)
+
+
+def test_options_may_be_none_or_names_where_they_are_declared_so(toml):
+    assert read_options(Step, "screen", None, ["gap=7", "names=x, y"]) == Step(gap=7.0, names=("x", "y"))
+    assert read_options(Step, "screen", toml('names = ["x"]\ngap = "none"')) == Step(names=("x",))
+    with pytest.raises(InputError, match=r"names needs names like a,b,c, got \[1\]"):
+        read_options(Step, "screen", toml("names = [1]"))
+
+
+def test_what_no_step_of_the_recipe_knows_is_refused(toml, tmp_path):
+    with pytest.raises(InputError, match="no setting called 'shares'; did you mean 'share'"):
+        read_options(Step, "screen", None, ["shares=1"])
+    with pytest.raises(InputError, match=r"no table in .* called 'screens'; did you mean 'screen'"):
+        read_options(Step, "screen", toml("[screens]\nshare = 1"))
+    with pytest.raises(InputError, match="does not exist; settings are a TOML file"):
+        read_options(Step, "screen", tmp_path / "absent.toml")
+    with pytest.raises(InputError, match=r"share needs a value like 0\.5, got 'much'"):
+        read_options(Step, "screen", None, ["share=much"])

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from moodal.types import InputError, unknown
 
@@ -51,6 +51,9 @@ class TrainingSettings:
 
 
 TRAINING_KEYS = tuple(f.name for f in fields(TrainingSettings))
+
+RECIPE_TABLES = ("screen", "annotate", "balance")  # of a file that has the settings of every step
+T = TypeVar("T")
 
 SHIPPED = Path(__file__).with_name("tuned")  # per data set, as moodal tune wrote them
 
@@ -149,6 +152,38 @@ def coerce(key: str, value: Any, default: Any) -> Any:
         return kind(value) if kind in (int, float, str) else value
     except (TypeError, ValueError):
         raise InputError(f"{key} needs a value like {default!r}, got {value!r}") from None
+
+
+def read_options(kind: type[T], table: str, file: Path | None = None, assignments: Iterable[str] = ()) -> T:
+    """A frozen dataclass of options, from a TOML file and KEY=VALUE assignments, which overrule it.
+
+    The file has the keys themselves, or a table ``[table]`` of them beside those of the recipe's other steps.
+    """
+    if file is not None and not file.is_file():
+        raise InputError(f"{file} does not exist; settings are a TOML file with lines like KEY = VALUE")
+    found = read_settings(file, assignments)
+    for name in found.per_model:
+        if name not in RECIPE_TABLES:
+            raise unknown(f"table in {file}", name, RECIPE_TABLES)
+    given = {**found.per_model.get(table, {}), **found.common}
+    hints, defaults = get_type_hints(kind), {f.name: f.default for f in fields(kind)}  # type: ignore[arg-type]
+    for key in given:
+        if key not in defaults:
+            raise unknown("setting", key, defaults)
+    return kind(**{key: _of_kind(key, value, hints[key], defaults[key]) for key, value in given.items()})
+
+
+def _of_kind(key: str, value: Any, hint: Any, default: Any) -> Any:
+    """``value`` as what ``hint`` says: None where that is allowed, a tuple of names, or the type of the default."""
+    kinds = [k for k in get_args(hint) if k is not type(None)] if type(None) in get_args(hint) else [hint]
+    if kinds != [hint] and str(value).lower() == "none":
+        return None
+    if str(kinds[0]).startswith("tuple"):
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise InputError(f"{key} needs names like a,b,c, got {value!r}")
+        return tuple(n.strip() for n in names if n.strip())
+    return coerce(key, value, kinds[0]() if default is None else default)
 
 
 def split_settings(
