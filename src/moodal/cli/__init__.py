@@ -14,7 +14,7 @@ from moodal import __version__
 from moodal.cli import use  # noqa: F401 (each adds its commands, in the order of --help)
 
 # isort: split
-from moodal.cli import data, studies  # noqa: F401
+from moodal.cli import data, recipe, studies  # noqa: F401
 from moodal.cli.app import app
 from moodal.types import InputError, WorkError
 
