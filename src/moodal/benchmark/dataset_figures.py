@@ -12,13 +12,10 @@ from typing import Any
 import numpy as np
 
 from moodal.files import write_atomic
+from moodal.labels.drawing import FAINT, INK, MODALITY_COLOURS, draw_confusion, put_legend, said_share, tidy
 from moodal.types import MODALITIES, SPLITS
 
-# Okabe and Ito's colours: told apart by people who see red and green alike, and in grey print
-MODALITY_COLOURS = {"text": "#0072B2", "audio": "#E69F00", "vision": "#009E73"}
 PART_COLOURS = {"train": "#56B4E9", "valid": "#CC79A7", "test": "#D55E00", "none": "#999999", "folds": "#999999"}
-INK, FAINT = "#222222", "#BBBBBB"
-DARK_CELL = 0.55  # a share above this has a dark cell, so its number is white
 
 
 def dataset_figure(path: Path, report: dict[str, Any], file: Path) -> None:
@@ -85,9 +82,9 @@ def _draw_classes(ax: Any, report: dict[str, Any]) -> None:
         ax.annotate(f"{total:.0f}", (total, i), (4, 0), textcoords="offset points", va="center", color=INK)
     ax.set_xlim(0, left.max() * 1.15 or 1)
     ax.invert_yaxis()
-    _tidy(ax, title, grid="x")
+    tidy(ax, title, grid="x")
     if len(counts) > 1:
-        _legend(ax, len(counts))
+        put_legend(ax, len(counts))
     return None
 
 
@@ -98,18 +95,18 @@ def _draw_alone(ax: Any, report: dict[str, Any], modalities: list[str]) -> None:
     if not alone:
         return _say(ax, title, "not measured: too few labelled clips")
     parts = [s for s in (*SPLITS, "folds") if any(s in a for a in alone.values())]
-    _grouped_bars(ax, {m: {s: a[s] for s in parts if s in a} for m, a in alone.items()}, parts, _fraction)
+    _grouped_bars(ax, {m: {s: a[s] for s in parts if s in a} for m, a in alone.items()}, parts, said_share)
     base = report["baseline"]
     if report["task"]["classes"] and base:
         worth = base["splits"].get("test", next(iter(base["splits"].values())))
-        _reference(ax, worth, f"always {base['constant']!r} {_fraction(worth)}", "--")
+        _reference(ax, worth, f"always {base['constant']!r} {said_share(worth)}", "--")
     if report["bayes_accuracy"] is not None:
-        _reference(ax, report["bayes_accuracy"], f"best possible {_fraction(report['bayes_accuracy'])}", "-")
+        _reference(ax, report["bayes_accuracy"], f"best possible {said_share(report['bayes_accuracy'])}", "-")
     ax.set_ylim(0, 1.1)
     ax.set_yticks(np.arange(0, 1.01, 0.2))
     ax.set_ylabel("accuracy (train: cross-validated)" if "train" in parts else "accuracy")
-    _tidy(ax, title, grid="y")
-    _legend(ax, 3)
+    tidy(ax, title, grid="y")
+    put_legend(ax, 3)
     return None
 
 
@@ -123,9 +120,9 @@ def _draw_missing(ax: Any, report: dict[str, Any], modalities: list[str]) -> Non
     _grouped_bars(ax, shares, parts, _percent)
     ax.set_ylim(0, 1.15 * max(v for of_part in shares.values() for v in of_part.values()))
     ax.yaxis.set_major_formatter(lambda v, _: f"{100 * v:.3g}%")
-    _tidy(ax, title, grid="y")
+    tidy(ax, title, grid="y")
     if len(parts) > 1:
-        _legend(ax, len(parts))
+        put_legend(ax, len(parts))
     return None
 
 
@@ -147,7 +144,7 @@ def _draw_lengths(ax: Any, report: dict[str, Any], modality: str) -> None:
     ax.set_xlim(edges[0], edges[-1])
     ax.set_xlabel(f"steps of {dim} features, median {lengths['median']:g}{seconds}")
     ax.set_ylabel("utterances")
-    _tidy(ax, title, grid="y")
+    tidy(ax, title, grid="y")
     return None
 
 
@@ -158,34 +155,18 @@ def _draw_agreement(ax: Any, report: dict[str, Any], modality: str) -> None:
     name = modality.capitalize()
     if by_label:
         title = f"{name} agrees in {by_label['all']:.0%}"
-        _draw_confusion(ax, report["agreement"]["confusion"][modality], report["task"]["classes"], title)
+        classes = report["task"]["classes"]
+        draw_confusion(ax, report["agreement"]["confusion"][modality], classes, classes, title)
         ax.set(xlabel=f"{modality}'s own label", ylabel="label of the full clip")
     elif by_score:
         known = by_score["correlation"] is not None
         correlation = f" (correlation {by_score['correlation']:.2f})" if known else ""
         title = f"{name} has the same sign in {by_score['same_sign']:.0%}"
-        _draw_confusion(ax, by_score["confusion"], ["negative", "zero", "positive"], title)
+        signs = ["negative", "zero", "positive"]
+        draw_confusion(ax, by_score["confusion"], signs, signs, title)
         ax.set(xlabel=f"{modality}'s own score{correlation}", ylabel="score of the full clip")
     else:
         _say(ax, f"{name} and the full clip", f"nobody labelled {modality} alone")
-
-
-def _draw_confusion(ax: Any, confusion: list[list[int]], classes: list[str], title: str) -> None:
-    """Each row adds up to 1; it is empty where the class never occurs."""
-    counts = np.array(confusion, dtype=float)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    size = 10 if len(classes) < 7 else 8
-    for i, j in np.ndindex(*shares.shape):
-        if counts[i].sum():
-            colour = "white" if shares[i, j] > DARK_CELL else INK
-            ax.text(j, i, _fraction(shares[i, j]), ha="center", va="center", color=colour, fontsize=size)
-    ax.set_xticks(range(len(classes)), classes, rotation=30, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(classes)), classes)
-    ax.set_title(title, loc="left", fontsize=11, color=INK)
-    ax.tick_params(length=0)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
 
 
 def _grouped_bars(ax: Any, values: dict[str, dict[str, float]], parts: list[str], form: Callable[[float], str]) -> None:
@@ -201,19 +182,6 @@ def _grouped_bars(ax: Any, values: dict[str, dict[str, float]], parts: list[str]
 
 def _reference(ax: Any, height: float, said: str, style: str) -> None:
     ax.axhline(height, color=INK, lw=1.1, ls=style, label=said, zorder=0)
-
-
-def _legend(ax: Any, columns: int) -> None:
-    """Below the axes, where it can hide nothing."""
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=min(columns, 3), frameon=False, fontsize=9)
-
-
-def _tidy(ax: Any, title: str, *, grid: str) -> None:
-    ax.set_title(title, loc="left", fontsize=11, color=INK)
-    ax.grid(axis=grid, color=FAINT, lw=0.5, alpha=0.6)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.tick_params(length=0)
 
 
 def _say(ax: Any, title: str, text: str) -> None:
@@ -232,8 +200,3 @@ def _said(split: str) -> str:
 
 def _percent(share: float) -> str:
     return f"{share:.1%}" if 0 < share < 0.1 else f"{share:.0%}"
-
-
-def _fraction(share: float) -> str:
-    """.73, and 1.00"""
-    return f"{share:.2f}".removeprefix("0")
