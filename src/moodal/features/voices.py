@@ -63,7 +63,7 @@ def embed(mels: Array, weights: Mapping[str, Array] | None = None) -> Array:
 
 
 def _lstm(x: Array, w: Mapping[str, Array], layer: int) -> Array:
-    """(T, N, D) -> (T, N, 256). Gates in torch's order: input, forget, cell, output; a sigmoid is half a tanh of half."""
+    """(T, N, D) -> (T, N, 256). Gates as in torch: input, forget, cell, output; a sigmoid is half a tanh of half."""
     half = np.repeat(np.array([0.5, 0.5, 1.0, 0.5], np.float32), 256)
     bias = w[f"bias_input.{layer}"] + w[f"bias_hidden.{layer}"]
     inputs = (x @ w[f"input.{layer}"].T + bias) * half  # (T, N, 1024)
@@ -105,8 +105,8 @@ def _mel_bands() -> Array:
     bins = np.arange(SPECTRUM // 2 + 1) * RATE_HZ / SPECTRUM
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rise, fall = (bins - low) / (middle - low), (high - bins) / (high - middle)
-    triangles = np.maximum(0, np.minimum(rise, fall)) * 2 / (high - low)
-    return triangles.astype(np.float32)
+    triangles: Array = (np.maximum(0, np.minimum(rise, fall)) * 2 / (high - low)).astype(np.float32)
+    return triangles
 
 
 def _mel_of(hz: float) -> float:
@@ -141,7 +141,8 @@ def voice_points(speech: Array) -> Array:
 
 def _loud_enough(samples: Array) -> Array:
     level_db = 10 * np.log10(max(float(np.mean(samples.astype(float) ** 2)), 1e-12))
-    return samples * np.float32(10 ** (max(0.0, LOUDNESS_DB - level_db) / 20))
+    louder: Array = samples * np.float32(10 ** (max(0.0, LOUDNESS_DB - level_db) / 20))
+    return louder
 
 
 def voice_distance(points: Array) -> float:

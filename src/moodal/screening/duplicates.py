@@ -16,15 +16,17 @@ from moodal.data.clips import Clip
 from moodal.screening.parts import Array
 
 STEPS = 16  # of the outline in time, however long the clip
+EDGE_S = 0.1  # left out on both sides: it sounds of what stands beside the copy
 LENGTH_S = 0.15  # by which the lengths of copies may differ: cuts fall on pictures
-FLOOR_DB = 60.0  # below the loudest; what is softer is lost by encoders
-MIN_ALIKE = 0.85  # correlation of two outlines
+FLOOR_DB = 40.0  # below the loudest; what is softer is lost by encoders
+MIN_ALIKE = 0.8  # correlation of two outlines
 MAX_GREY = 12.0  # of 255: mean difference of the pictures of copies
 
 
-def sound_outline(bands: Array, start_s: float, end_s: float, bin_s: float) -> Array:
-    """(STEPS * bands,) of length 1. bands: (T, bands) half decibels below full scale, every ``bin_s``."""
-    edges = np.linspace(start_s, end_s, STEPS + 1) / bin_s
+def sound_outline(bands: Array, start_s: float, end_s: float, step_s: float) -> Array:
+    """(STEPS * bands,) of length 1. bands: (T, bands) half decibels below full scale, every ``step_s``."""
+    edge_s = min(EDGE_S, (end_s - start_s) / 4)
+    edges = np.linspace(start_s + edge_s, end_s - edge_s, STEPS + 1) / step_s
     level = -bands.astype(np.float32) / 2
     whole = np.concatenate([np.zeros((1, bands.shape[1])), np.cumsum(level, 0, dtype=np.float64)])
     at = np.clip(edges, 0, len(level))

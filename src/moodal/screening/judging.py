@@ -18,7 +18,8 @@ UNREADABLE = "unreadable"  # the reason of clips whose video could not be read
 @dataclass(frozen=True)
 class Filter:
     """``name``: the reason of what it stops. ``measure``: the number of a clip it judges; ``low``, ``high``: the
-    settings that bound it; ``says``: the sentence, with ``{value}`` and ``{limit}``; ``scale``, ``unit``: for people."""
+    settings that bound it; ``too_low``, ``too_high``: why a clip falls, with ``{value}`` and
+    ``{limit}``; ``form``, ``scale``: how people write the number."""
 
     name: str
     title: str
@@ -100,7 +101,7 @@ FACES = Filter(
 )
 FRONTAL = Filter(
     "frontal",
-    "time with just one face that looks ahead",
+    "time in which it looks ahead",
     "frontal_share",
     low="min_face_share",
     too_low="one face that looks ahead for {value} of its time, less than {limit}",

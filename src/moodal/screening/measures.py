@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 VERSIONS = {"sound": 1, "pictures": 1, "faces": 1, "voices": 1, "thumbnails": 1}  # another number: measured anew
 
 SOUND_HZ = 16_000
-BIN_S = 0.1
+BIN_S = 0.1  # of sound that has one loudness
+STEP_S = 0.05  # between two of them, half over each other
 NUM_BANDS = 16  # of the sound's outline, between 200 Hz and 6 kHz
 QUIET_DB = -100.0  # and anything below
 SHORT_PAUSE_S = 0.2  # longer ones are noted
@@ -54,7 +55,7 @@ def measure(job: Job) -> str:
 
 
 def hear(job: Job) -> list[Record]:
-    """Of the whole file: loudness in dB and outline in bands every ``BIN_S``, when somebody speaks, the words."""
+    """Of the whole file: loudness in dB and outline in bands every ``STEP_S``, when somebody speaks, the words."""
     has_sound = probe(job.file).audio is not None
     loudness, bands = _outline(job.file) if has_sound else (np.zeros(0), np.zeros((0, NUM_BANDS)))
     speech = find_speech(job.file, min_pause_s=SHORT_PAUSE_S) if has_sound else ()
@@ -73,14 +74,17 @@ def hear(job: Job) -> list[Record]:
 
 def _outline(file: Path) -> tuple[Array, Array]:
     """Decibels of full scale: (T,) of each bin, (T, NUM_BANDS) of its bands."""
-    size = round(BIN_S * SOUND_HZ)
+    size, step = round(BIN_S * SOUND_HZ), round(STEP_S * SOUND_HZ)
     bands = _bands(size)
     window = np.hanning(size).astype(np.float32)
     loudness, outline, rest = [np.zeros(0)], [np.zeros((0, NUM_BANDS))], np.zeros(0, np.float32)
     for _, samples in stream_audio(file, rate_hz=SOUND_HZ):
         heard = np.concatenate([rest, samples])
-        whole = len(heard) // size * size
-        bins, rest = heard[:whole].reshape(-1, size), heard[whole:]
+        if len(heard) < size:
+            rest = heard
+            continue
+        bins = np.lib.stride_tricks.sliding_window_view(heard, size)[::step]
+        rest = heard[len(bins) * step :]
         loudness.append(_db((bins**2).mean(1)))
         outline.append(_db(np.abs(np.fft.rfft(bins * window, axis=1)) ** 2 @ bands.T / size**2))
     return np.concatenate(loudness), np.concatenate(outline)
@@ -132,7 +136,8 @@ def look(job: Job) -> list[Record]:
     found: list[Record] = []
     with FrameReader(job.file, _segments(job), rate_hz=job.rate_hz, max_side_px=FACE_SIDE_PX) as reader:
         for number in range(len(job.spans)):
-            times, faces = [], []
+            times: list[float] = []
+            faces: list[tuple[float, ...]] = []
             for frame in reader.read(number):
                 faces += [(len(times), *face) for face in _faces(frame)]
                 times.append(frame.time_s)
@@ -141,7 +146,7 @@ def look(job: Job) -> list[Record]:
 
 
 def _faces(frame: Frame) -> Iterator[tuple[float, float, float]]:
-    """Of each that both networks take for one: height, yaw, pitch. The mesh is asked only where the detector saw one."""
+    """Height, yaw and pitch of each that both networks take for one; the mesh is asked where the detector saw one."""
     from moodal.features.faces import FIND_CONFIDENCE, FIND_SCORE, MAX_FACES, SAME_FACE_IOU, Face
     from moodal.features.head import straighten
 

@@ -28,7 +28,7 @@ Record = Mapping[str, Array]  # what was measured of one span
 
 @dataclass(frozen=True)
 class Job:
-    """Measure ``spans`` of ``file`` and write ``part``. ``speech``: when somebody speaks in the file, as far as known."""
+    """Measure ``spans`` of ``file`` and write ``part``. ``speech``: when somebody speaks in the file, where known."""
 
     stage: str
     file: Path

@@ -20,7 +20,7 @@ from moodal.extraction.ledger import Failures, write_ledger
 from moodal.features.model_files import install_face_models, install_voice_model
 from moodal.files import only_one
 from moodal.media.speech import Network, speech_share
-from moodal.screening.duplicates import copies, sound_outline, sound_pairs
+from moodal.screening.duplicates import EDGE_S, copies, sound_outline, sound_pairs
 from moodal.screening.judging import (
     DUPLICATE,
     FACE,
@@ -36,7 +36,7 @@ from moodal.screening.judging import (
     judge,
     with_faces,
 )
-from moodal.screening.measures import BIN_S
+from moodal.screening.measures import BIN_S, QUIET_DB, STEP_S
 from moodal.screening.parts import Array, Parts, Span, spans_of
 from moodal.screening.settings import ScreenSettings
 from moodal.screening.sheet import sample_clips, write_sheet
@@ -168,7 +168,7 @@ def _heard(
             notes.append(f"{video} has no words: {said['problem']}")
         for clip in with_words(cut_shots(mine, speech[video], settings), said["lines"]):
             if record["has_sound"][0]:
-                outlines[clip.id] = sound_outline(record["bands"], clip.start_s, clip.end_s, BIN_S)
+                outlines[clip.id] = sound_outline(record["bands"], clip.start_s, clip.end_s, STEP_S)
                 share = speech_share(speech[video], Segment(clip.start_s, clip.end_s))
                 clip = replace(clip, loudness_db=_loudest(record["loudness"], clip), speech_share=share)
             clips.append(clip)
@@ -176,9 +176,11 @@ def _heard(
 
 
 def _loudest(loudness: Array, clip: Clip) -> float:
-    first = int(clip.start_s / BIN_S)
-    here = loudness[first : max(first + 1, int(np.ceil(clip.end_s / BIN_S)))]
-    return float(here.max(initial=-100.0))
+    """Of the pieces that lie in the clip and sound of nothing beside it."""
+    edge_s = min(EDGE_S, clip.duration_s / 4)
+    first = int(np.ceil((clip.start_s + edge_s) / STEP_S))
+    last = int((clip.end_s - edge_s - BIN_S) / STEP_S)
+    return float(loudness[first : max(first, last) + 1].max(initial=QUIET_DB))
 
 
 def _no_sound(clip: Clip) -> Clip:
@@ -261,7 +263,7 @@ def _measured(
         by_video.setdefault(clip.video, []).append(clip)
     wanted = [Wanted(v, spans_of(mine), (speech or {}).get(v, ())) for v, mine in by_video.items()]
     keys = shop.measure(stage, wanted, rate_hz=rate_hz)
-    found = {}
+    found: dict[str, Mapping[str, Array]] = {}
     for video, mine in by_video.items():
         records = shop.read(keys[video])
         found |= {c.id: records[c.start_s, c.end_s] for c in mine if (c.start_s, c.end_s) in records}
