@@ -68,6 +68,7 @@ class Utterance:
     ``label`` and the values of ``modality_labels`` are class names; ``score`` and ``modality_scores`` are
     numbers on the task's interval. Where a data set has both, scores serve regression. ``group`` is what
     may not sit in two splits (a speaker, a video); ``fold`` numbers the cross-validation folds from 0.
+    ``intensity``: how strong people found the emotion.
     """
 
     id: str
@@ -83,3 +84,4 @@ class Utterance:
     split: str | None = None
     fold: int | None = None
     group: str | None = None
+    intensity: str | None = None

@@ -51,6 +51,8 @@ COLUMNS = pa.schema(
         ("group", pa.string()),
     ]
 )
+MORE_COLUMNS = pa.schema([("intensity", pa.string())])  # there where known, so that other tables keep their bytes
+FIELDS = (*COLUMNS.names, *MORE_COLUMNS.names)
 
 
 @dataclass(frozen=True)
@@ -353,7 +355,7 @@ def _utterance(row: dict[str, Any]) -> Utterance:
     def per_modality(prefix: str) -> dict[str, Any]:
         return {m: row[f"{prefix}_{m}"] for m in MODALITIES if row.get(f"{prefix}_{m}") is not None}
 
-    plain = ("id", "video", "start_s", "end_s", "speaker", "text", "label", "score", "split", "fold", "group")
+    plain = [c for c in FIELDS if not c.startswith(("label_", "score_"))]
     return Utterance(
         **{k: row.get(k) for k in plain},  # type: ignore[arg-type]
         modality_labels=per_modality("label"),
@@ -366,9 +368,10 @@ def _utterance_table(utterances: Sequence[Utterance]) -> pa.Table:
     for u in utterances:
         per_modality: dict[str, Any] = {f"label_{m}": v for m, v in u.modality_labels.items()}
         per_modality |= {f"score_{m}": v for m, v in u.modality_scores.items()}
-        plain: dict[str, Any] = {name: getattr(u, name, None) for name in COLUMNS.names}
+        plain: dict[str, Any] = {name: getattr(u, name, None) for name in FIELDS}
         rows.append(plain | per_modality)
-    return pa.Table.from_pylist(rows, schema=COLUMNS)
+    known = [column for column in MORE_COLUMNS if any(row[column.name] is not None for row in rows)]
+    return pa.Table.from_pylist(rows, schema=pa.schema([*COLUMNS, *known]))
 
 
 def _counts(utterances: Sequence[Utterance], present: Mapping[str, int]) -> dict[str, Any]:

@@ -18,11 +18,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from moodal.data.folds import split_warnings, with_splits
-from moodal.data.store import COLUMNS, FeatureSpec, check_utterances, new_dataset
+from moodal.data.store import FIELDS, FeatureSpec, check_utterances, new_dataset
 from moodal.files import sha256
 from moodal.types import MODALITIES, InputError, Task, Utterance, unknown
 
-WORDS = ("id", "video", "speaker", "text", "split", "group")  # columns of names: 007 is not 7
+WORDS = ("id", "video", "speaker", "text", "split", "group", "intensity")  # columns of names: 007 is not 7
 LABELS = ("label", *(f"label_{m}" for m in MODALITIES))
 SCORES = ("score", *(f"score_{m}" for m in MODALITIES))
 
@@ -147,7 +147,7 @@ def assemble(
 def utterances_from_columns(
     columns: Mapping[str, Column], *, class_names: Sequence[str] | None, interval: tuple[float, float] | None
 ) -> tuple[list[Utterance], Task]:
-    """Utterances and their task from columns named as in ``COLUMNS``; None stands where nothing is known."""
+    """Utterances and their task from columns named as in ``FIELDS``; None stands where nothing is known."""
     ids = [_name(v) or "" for v in columns["id"]]
     for column, values in columns.items():
         if len(values) != len(ids):
@@ -270,11 +270,11 @@ def read_columns(
 def _ours(source: Path, table: Mapping[str, Column], fields: Mapping[str, str]) -> tuple[dict[str, Column], set[str]]:
     """The columns of the table by our names, and the names of the others."""
     for ours, theirs in fields.items():
-        if ours not in COLUMNS.names:
-            raise unknown("field of an utterance", ours, COLUMNS.names)
+        if ours not in FIELDS:
+            raise unknown("field of an utterance", ours, FIELDS)
         if theirs not in table:
             raise unknown(f"column in {source.name}", theirs, table)
-    renamed = {fields.get(c, c): c for c in COLUMNS.names if c in fields or c not in fields.values()}
+    renamed = {fields.get(c, c): c for c in FIELDS if c in fields or c not in fields.values()}
     columns = {ours: table[theirs] for theirs, ours in renamed.items() if theirs in table}
     if "id" not in columns:
         raise InputError(f"{source} has no column 'id'; it has {', '.join(map(repr, table))}")

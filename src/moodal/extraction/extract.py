@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from moodal.data.store import COLUMNS, FeatureSpec
+from moodal.data.store import FIELDS, FeatureSpec
 from moodal.data.table import LABELS, SCORES, Clips, assemble, utterances_from_columns
 from moodal.extraction.items import Source
 from moodal.extraction.ledger import TRIES, Entry, Failures, counts, write_ledger
@@ -62,6 +62,7 @@ class Options:
     """How to extract. ``extractors``: by modality; ``limit_s``: of one file, by its size unless given.
 
     ``engine``: processes of this machine, or of a Ray cluster: then ``workers`` is one per processor of all its nodes.
+    ``root``: where the files that a table names lie, if not beside it.
     """
 
     extractors: Mapping[str, str]
@@ -81,6 +82,7 @@ class Options:
     overwrite: bool = False
     engine: str = "local"
     asr: str = ""
+    root: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def extract_media(videos: Path, target: Path, options: Options, *, on_change: On
     """Make the data set folder ``target`` of the media in ``videos``; see ``read_manifest`` for what that may be."""
     _refuse(videos, target, options)
     divide_by = [c for c in (options.folds_by, options.split_by) if c]
-    manifest = read_manifest(videos, options.labels, options.fields, divide_by)
+    manifest = read_manifest(videos, options.labels, options.fields, divide_by, options.root)
     identities = {m: extractor(spec).identity() for m, spec in options.extractors.items()}  # refuses before any work
     for m, identity in identities.items():
         if identity["modality"] != m:
@@ -330,7 +332,7 @@ def _assemble(
             rows.append({"video": job.source.video, **known, **more, **labels.get(given, {})})
     names = list(dict.fromkeys(c for row in rows for c in row))
     columns = {c: [row.get(c) for row in rows] for c in names}
-    others = {c: columns.pop(c) for c in list(columns) if c not in COLUMNS.names}
+    others = {c: columns.pop(c) for c in list(columns) if c not in FIELDS}
     labelled = {c for c in ("label", "score") if any(v is not None for v in columns.get(c, ()))}
     if not labelled:
         columns["label"] = [None] * len(rows)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moodal.data.folds import GROUP_COLUMNS
-from moodal.data.store import COLUMNS
+from moodal.data.store import FIELDS
 from moodal.data.table import read_columns
 from moodal.extraction.items import Item, Source
 from moodal.types import InputError, Segment, unknown
@@ -46,17 +46,22 @@ class Manifest:
 
 
 def read_manifest(
-    source: Path, labels: Path | None = None, fields: Mapping[str, str] | None = None, divide_by: Sequence[str] = ()
+    source: Path,
+    labels: Path | None = None,
+    fields: Mapping[str, str] | None = None,
+    divide_by: Sequence[str] = (),
+    root: Path | None = None,
 ) -> Manifest:
-    """``source``: a folder, or a .csv, .tsv or .parquet table with a column ``video`` (a file, relative to the table).
+    """``source``: a folder, or a .csv, .tsv or .parquet table with a column ``video``: files, relative to ``root`` or
+    else to the table.
 
     A table may also give id, start_s, end_s, text and the columns of a data set. ``labels``: such a table for a folder,
     whose rows are found by ``id`` or by ``video``. ``fields``: how the table calls our columns ({"label": "emotion"}).
     ``divide_by``: columns of names that must be there.
     """
     for ours in fields or {}:
-        if ours not in COLUMNS.names:
-            raise unknown("field of an utterance", ours, COLUMNS.names)
+        if ours not in FIELDS:
+            raise unknown("field of an utterance", ours, FIELDS)
     table = source if labels is None else labels
     if source.is_dir():
         columns = {} if labels is None else _renamed(labels, fields or {}, divide_by)
@@ -64,7 +69,7 @@ def read_manifest(
     elif labels is not None:
         raise InputError(f"{source} is a table, so its labels belong into it; --labels goes with a folder of media")
     else:
-        found = _of_table(source, _renamed(source, fields or {}, divide_by))
+        found = _of_table(source, _renamed(source, fields or {}, divide_by), root or source.parent)
     for column in divide_by:
         if column not in found.columns and column not in GROUP_COLUMNS:
             raise unknown(f"column in {table.name}", column, {*found.columns, *GROUP_COLUMNS})
@@ -190,7 +195,7 @@ def _rows_of_files(sources: Sequence[Source], labels: Path, key: str, names: Seq
     return found
 
 
-def _of_table(source: Path, table: Mapping[str, Any]) -> Manifest:
+def _of_table(source: Path, table: Mapping[str, Any], root: Path) -> Manifest:
     if "video" not in table:
         raise InputError(f"{source} has no column 'video' with the media files; it has {_named(table)}")
     by_video: dict[str, list[int]] = {}
@@ -204,10 +209,10 @@ def _of_table(source: Path, table: Mapping[str, Any]) -> Manifest:
     sources = []
     for name, rows in by_video.items():
         rows = sorted(rows, key=lambda r: (segments[r].start_s if segments[r] else 0.0, r))  # type: ignore[union-attr]
-        sources.append(Source(source.parent / name, name, tuple(Item(ids[r], segments[r], texts[r]) for r in rows)))
+        sources.append(Source(root / name, name, tuple(Item(ids[r], segments[r], texts[r]) for r in rows)))
     other = [c for c in table if c not in ("id", "video", *ITEM)]
     columns = {c: {ids[r]: table[c][r] for r in range(len(ids))} for c in other}
-    return Manifest(source.parent, tuple(sources), columns)
+    return Manifest(root, tuple(sources), columns)
 
 
 def _renamed(source: Path, fields: Mapping[str, str], divide_by: Sequence[str]) -> dict[str, Any]:
