@@ -87,7 +87,7 @@ def screen(
 @app.command()
 def agreement(
     source: Source,
-    samples: Annotated[int, typer.Option(min=0, help="Resamples for the intervals.")] = 1000,
+    samples: Annotated[int, typer.Option(min=100, help="Resamples for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the resampling.")] = 0,
     labels: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="The emotions that may occur.  [default: those that do]")

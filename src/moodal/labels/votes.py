@@ -108,12 +108,13 @@ def read_votes(source: Path, labels: Sequence[str] | None = None, intensities: S
 
 
 def votes_file(source: Path) -> Path:
-    """The table of votes that ``source`` is, or that a recipe folder holds."""
+    """The table of votes that ``source`` is, or that a recipe folder, or CREMA-D's, holds."""
     if not source.exists():
         raise InputError(f"{source} does not exist")
     if not source.is_dir():
         return source
-    found = [source / f"votes{ending}" for ending in ENDINGS if (source / f"votes{ending}").is_file()]
+    names = [f"{name}{ending}" for name in ("votes", "tabulatedVotes") for ending in ENDINGS]  # the second: CREMA-D's
+    found = [source / name for name in names if (source / name).is_file()]
     if found:
         return found[0]
     if (source / "annotation.sqlite").is_file():
