@@ -54,14 +54,14 @@ class TooManyTriesError(InputError):
 
 def invite(db: Database, name: str, role: str) -> str:
     """A new person, and the token of the invitation: shown once, good once, for two weeks."""
-    name = _checked_name(name)
+    name = checked_name(name)
     if role not in ROLES:
         raise InputError(f"no role called {role!r}; there are: {', '.join(ROLES)}")
     with db.write() as session:
         if _by_name(session, name) is not None:
             raise InputError(f"there is already a person called {name!r}; choose another name, or reset that one")
         now = db.clock()
-        person = PersonRow(name=name, key=_key(name), role=role, active=True, created_at_s=now)
+        person = PersonRow(name=name, key=key_of(name), role=role, active=True, created_at_s=now)
         session.add(person)
         session.flush()
         return _new_invitation(session, person.id, now)
@@ -99,7 +99,7 @@ def sign_in(db: Database, name: str, password: str, *, address: str = "") -> str
 
     A try is counted before it is looked at, so that many at once are no way round the limit.
     """
-    key = _key(name)
+    key = key_of(name)
     keys = [_failure_key("name", key), *([_failure_key("address", address)] if address else [])]
     with db.write() as session:
         _count_try(session, db.clock(), dict(zip(keys, ("name", "address"), strict=False)))
@@ -197,7 +197,7 @@ def _wait_s(above: int) -> float:
 
 
 def _by_name(session: Session, name: str) -> PersonRow | None:
-    return session.scalar(select(PersonRow).where(PersonRow.key == _key(name)))
+    return session.scalar(select(PersonRow).where(PersonRow.key == key_of(name)))
 
 
 def _by_id(session: Session, person_id: int) -> PersonRow:
@@ -211,7 +211,8 @@ def _person(row: PersonRow) -> Person:
     return Person(row.id, row.name, row.role, row.active, row.password_hash is not None)
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """A name as it is kept, or an InputError."""
     name = unicodedata.normalize("NFC", name).strip()
     if not 1 <= len(name) <= 100 or not name.isprintable():
         raise InputError("a name has 1 to 100 visible characters")
@@ -224,7 +225,7 @@ def _check_password(password: str) -> None:
         raise InputError(f"a password has {least} to {most} characters, this has {len(password)}")
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
     """How names are compared: neither capitals nor the way an accent is written tell two people apart."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name[:400]).casefold()).strip()[:400]
 

@@ -60,5 +60,5 @@ def _check_text(name: str, text: str | None) -> None:
         return
     if len(text) > LONGEST_TEXT:
         raise InputError(f"the {name} has {len(text)} characters; {LONGEST_TEXT} is the most")
-    if "\0" in text or not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+    if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
         raise InputError(f"the {name} holds characters that are no text")

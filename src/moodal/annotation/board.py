@@ -75,9 +75,9 @@ class Board:
             .where(r.id > self.last_returned)
             .order_by(r.id)
         )
-        for part in session.execute(back, execution_options={"yield_per": ROWS_AT_ONCE}).partitions():
-            self._given_back(part, seen)
-            self.last_returned = part[-1][0]
+        for gone in session.execute(back, execution_options={"yield_per": ROWS_AT_ONCE}).partitions():
+            self._given_back(gone, seen)
+            self.last_returned = gone[-1][0]
 
     def _refresh_people(self, session: Session) -> None:
         rows = session.execute(select(Person.id, Person.role, Person.active).order_by(Person.id)).all()
@@ -276,7 +276,7 @@ class Board:
 
     def _free_seats(self, condition: str, clips: Array) -> Array:
         i = CONDITIONS.index(condition)
-        return np.maximum(self.needed[i, clips].astype(np.int64) - self.taken[i, clips], 0)
+        return np.asarray(np.maximum(self.needed[i, clips].astype(np.int64) - self.taken[i, clips], 0))
 
     def missing_people_anywhere(self) -> int:
         """How many more people the worst clip needs, 0 when the project can end with those who are there."""

@@ -44,6 +44,7 @@ class Database:
     clock: Callable[[], float] = time.time
     memory: dict[str, Any] = field(default_factory=dict)
     memory_lock: Any = field(default_factory=threading.RLock)
+    overview_lock: threading.Lock = field(default_factory=threading.Lock)
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     @property

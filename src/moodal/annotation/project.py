@@ -51,7 +51,7 @@ def settings_of(session: Session) -> AnnotationSettings:
 
 def clip_numbers(session: Session) -> dict[str, int]:
     """The number of every clip by its name."""
-    return {name: number for name, number in session.execute(select(ClipRow.id, ClipRow.number))}
+    return dict(session.execute(select(ClipRow.id, ClipRow.number)).tuples())
 
 
 def _columns(clip: Clip) -> dict[str, Any]:
@@ -74,9 +74,9 @@ def _check_settings(session: Session, old: AnnotationSettings, new: AnnotationSe
     if old == new:
         return
     a = AssignmentRow
-    given = session.execute(select(a.condition, func.count()).group_by(a.condition)).all()
+    given = session.execute(select(a.condition, func.count()).group_by(a.condition)).tuples()
     seats = session.scalar(select(func.max(a.seat)).where(a.round == "main"))
-    check_change(old, new, {condition: num for condition, num in given}, 0 if seats is None else seats + 1)
+    check_change(old, new, dict(given), 0 if seats is None else seats + 1)
 
 
 def _add(session: Session, project: Project, rows: list[dict[str, Any]]) -> int:

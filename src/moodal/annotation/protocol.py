@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from moodal.annotation.accounts import Person
 from moodal.annotation.answers import Answer, answer_of, check_answer
-from moodal.annotation.board import Board, following_board
+from moodal.annotation.board import following_board
 from moodal.annotation.database import Database
 from moodal.annotation.project import prepare, project_settings, settings_of
 from moodal.annotation.qualification import deal_gold, evaluate, is_open, is_passed
@@ -143,10 +143,10 @@ def progress(db: Database, person: Person) -> Progress:
             select(a.condition, func.count())
             .where(a.person_id == person.id, a.round == "main", a.answer_id.is_not(None))
             .group_by(a.condition)
-        ).all()
+        ).tuples()
+        given = dict(rows)
         with following_board(db, session) as board:
             conditions, seats = board.settings.conditions, board.seats
-    given: dict[str, int] = dict(rows)  # type: ignore[arg-type]
     return Progress({c: given.get(c, 0) for c in conditions}, sum(given.values()), seats)
 
 

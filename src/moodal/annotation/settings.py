@@ -6,12 +6,18 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from moodal.types import MODALITIES, InputError
+from moodal.labels.votes import CONDITIONS, EMOTIONS, INTENSITIES, SPECIAL
+from moodal.types import InputError
 
-CONDITIONS = (*MODALITIES, "full")
-EMOTIONS = ("neutral", "happy", "sad", "angry", "anxious", "surprised", "fearful", "disgusted")
-INTENSITIES = ("weak", "strong")
-SPECIAL = ("compound", "invalid")  # more than one emotion; not to be labelled, with a reason
+__all__ = [
+    "CONDITIONS",
+    "EMOTIONS",
+    "INTENSITIES",
+    "SPECIAL",
+    "AnnotationSettings",
+    "check_change",
+    "settings_from_json",
+]
 FIXED = ("emotions", "intensities")  # labels given under another choice cannot be compared
 
 
@@ -19,11 +25,14 @@ FIXED = ("emotions", "intensities")  # labels given under another choice cannot 
 class AnnotationSettings:
     """How a project is labelled.
 
-    ``labels_per_clip``: how many different people label each clip in each condition. ``gap_days`` and ``gap_clips``:
-    long ago, and how many other clips ago, a person must last have met a clip to be given it in another condition while
-    single modalities are still being labelled; None: not before all of these are done. ``qualification``: how many gold
-    clips a person answers before each condition, 0 for none, and ``qualification_share`` how many of them must be right.
-    ``hold_minutes``: after that, an unanswered clip goes to whoever is next.
+    ``labels_per_clip``: how many different people label each clip in each condition.
+
+    ``gap_days`` and ``gap_clips``: how long ago, and how many other clips ago, a person must last have met a clip to be
+    given it in another condition while single modalities are still being labelled; None: not before these are done.
+
+    ``qualification``: how many gold clips a person answers before each condition, 0 for none, and
+    ``qualification_share`` how many of them must be right. ``hold_minutes``: after that, an unanswered clip goes to
+    whoever is next.
     """
 
     conditions: tuple[str, ...] = ("audio", "vision", "full")

@@ -43,8 +43,8 @@ def why_nothing(
     if failed := [c for c in board.settings.conditions if board.barred.get(person, 0) & BIT[c]]:
         return Waiting(
             "qualification",
-            f"Too few of your answers to the known clips ({' and '.join(failed)}) were right; talk to your lead, who can "
-            "let you through or let you try again.",
+            f"Too few of your answers to the known clips ({' and '.join(failed)}) were right; talk to your lead, who "
+            "can let you through or let you try again.",
         )
     if (sentence := _gap_sentence(board, person, now)) is not None:
         return Waiting("gap", sentence)
