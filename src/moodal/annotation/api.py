@@ -12,9 +12,9 @@ GET /api/votes            leads only: every label that counts                   
 ========================  =============================================================  ==============================
 
 A script sends ``Authorization: Bearer TOKEN`` with the token of its sign-in. The session cookie of the pages serves as
-well; whoever posts with it sends the token of that session's forms as ``X-Form-Token``. The media of a clip are at its
-``media``, with the same credentials. Refusals are {"error": "a sentence"} with the status of the kind: 400 what was sent
-cannot be used, 401 sign in first, 403 not for you, 404 not there, 413 too large, 429 too often (``Retry-After``).
+well; whoever posts with it sends the token of that session's forms as ``X-Form-Token``. The media of a clip are at
+its ``media``, with the same credentials. Refusals are {"error": "a sentence"} with the status of the kind: 400 what was
+sent cannot be used, 401 sign in first, 403 not for you, 404 not there, 413 too large, 429 too often (``Retry-After``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from moodal.annotation import accounts, protocol
 from moodal.annotation.lead_pages import votes_table
 from moodal.annotation.pages import address_of
 from moodal.annotation.protocol import Answer, Assignment, Finished, Waiting
-from moodal.annotation.site import LONGEST_S, Site, clean, json_of
+from moodal.annotation.site import LARGEST, LONGEST_S, Site, clean, json_of
 from moodal.types import InputError
 
 SENT = Annotated[dict[str, Any], Depends(json_of)]
@@ -56,7 +56,7 @@ def make_router(site: Site) -> APIRouter:
     @router.post("/answer")
     def answer(request: Request, said: SENT) -> Response:
         person, number = site.member(request), said.get("assignment")
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**53:
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= LARGEST:
             raise InputError("assignment must be the number that /api/next gave")
         protocol.save_answer(site.db, person, number, _answer(said))
         return JSONResponse({"saved": True})

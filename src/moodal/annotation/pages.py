@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
+from fastapi import Path as Number
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
@@ -13,7 +14,7 @@ from moodal.annotation import accounts, protocol, security
 from moodal.annotation.accounts import PASSWORD_LENGTH, SESSION_S, Person, TooManyTriesError
 from moodal.annotation.clips_shown import held_media
 from moodal.annotation.protocol import Answer, Assignment, Finished, Waiting
-from moodal.annotation.site import Form, Site, answer_of, form_of, sentence_of
+from moodal.annotation.site import LARGEST, Form, Site, answer_of, form_of, sentence_of
 from moodal.types import InputError
 
 SENT = Annotated[Form, Depends(form_of)]
@@ -132,7 +133,7 @@ def make_router(site: Site) -> APIRouter:
         return _go("/label")
 
     @router.get("/media/{number}")
-    def media(request: Request, number: int) -> Response:
+    def media(request: Request, number: Annotated[int, Number(ge=1, le=LARGEST)]) -> Response:
         path = held_media(site.db, site.media, site.member(request), number)
         if path is None:
             raise HTTPException(404, "There is nothing here.")

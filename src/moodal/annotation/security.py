@@ -1,7 +1,7 @@
 """What stands before every page: who may send what, how much, how often, and what a browser may do with the answer.
 
 Pages hold no script and no style of their own, so that text of strangers that slipped through could not run. A form
-carries a token that only this session's pages know; another site can send a form with our cookie, but not with the token.
+carries a token that only this session's pages know: another site can send a form with our cookie, not with the token.
 """
 
 from __future__ import annotations

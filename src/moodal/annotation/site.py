@@ -38,13 +38,15 @@ REASONS = (
     "too short to tell",
 )
 PLACES = (("/label", "Label"), ("/instructions", "Instructions"))
-LEAD_PLACES = (
+LEAD_PLACES = (  # a lead decides and does not label
     ("/lead", "Overview"),
     ("/lead/people", "People"),
     ("/lead/disagreements", "Disagreements"),
     ("/lead/data", "Data"),
+    ("/instructions", "Instructions"),
 )
 MAX_FIELDS = 40
+LARGEST = 2**31 - 1  # number of a row: what every database can hold
 LONGEST_S = 86_400.0  # that somebody sits before a clip
 
 
@@ -87,7 +89,7 @@ class Site:
         html = self.templates.get_template(template).render(
             person=person,
             here=request.url.path,
-            places=(*PLACES, *LEAD_PLACES) if person and person.is_lead else PLACES,
+            places=LEAD_PLACES if person and person.is_lead else PLACES,
             settings=self.settings,
             token_field=lambda: Markup('<input type="hidden" name="token" value="{}">').format(token),
             **values,
@@ -148,7 +150,7 @@ class Form(dict[str, str]):
     def number(self, name: str) -> int:
         """A whole number of our own making; 404 where it is none."""
         said = self.text(name)
-        if not (said.isascii() and said.isdecimal() and len(said) < 16):
+        if not (said.isascii() and said.isdecimal() and len(said) < 16 and int(said) <= LARGEST):
             raise HTTPException(404, "There is nothing here.")
         return int(said)
 
