@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 from tests.media.conftest import every, tone
+from tests.media.test_decode import with_matrix
 from tests.screening.joined import joined
 
 from moodal.data.clips import read_shots, recipe_videos
@@ -64,6 +65,7 @@ def test_every_video_is_in_the_table_or_the_ledger_says_why_not(add, make_video,
     add("ep2.mkv", 25)
     add("Folge 3 – Öl & 涙.mp4", 30)
     add("single.mkv", count=1)
+    with_matrix(add("rotated.mp4", 30), 0, 1, -1, 0)
     make_video("made.mp4", sound=[(0.0, tone(1))]).replace(videos / "sound.mp4")
     soundfile.write(videos / "song.wav", tone(1), 44_100)
     (videos / "broken.mp4").write_bytes(b"no film at all" * 100)
@@ -82,6 +84,7 @@ def test_every_video_is_in_the_table_or_the_ledger_says_why_not(add, make_video,
         "ep2.mkv": [0, 25],
         "ep2.mp4": [0],
         "one/ep1.mp4": [0, 30],
+        "rotated.mp4": [0, 30],
         "single.mkv": [0],
         "two/ep1.mp4": [0, 20, 40],
         "whole.mp4": [0, 30],
@@ -113,10 +116,10 @@ def test_every_video_is_in_the_table_or_the_ledger_says_why_not(add, make_video,
         "seconds": pytest.approx(2.4),
     }
     said = result.as_dict()
-    assert (said["videos"], said["done"], said["failed"], said["skipped"], said["shots"]) == (12, 7, 3, 2, 13)
+    assert (said["videos"], said["done"], said["failed"], said["skipped"], said["shots"]) == (13, 8, 3, 2, 15)
     assert {p["video"] for p in said["problems"]} == {"broken.mp4", "cut off.mp4", "empty.mkv", "song.wav", "sound.mp4"}
     assert not result.is_whole
-    assert result.lines()[0] == "13 shots in 7 of 12 videos (0.2 min)"
+    assert result.lines()[0] == "15 shots in 8 of 13 videos (0.3 min)"
     assert len(result.lines()) == 6
 
 

@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -159,9 +159,16 @@ def _refuse(videos: Path, folder: Path, options: ShotOptions) -> None:
 
 def _key(source: Source, options: ShotOptions, threshold: float) -> str:
     """Of all that decides a result."""
-    detector = [options.detector, threshold, version(PACKAGES[options.detector])]
+    detector = [options.detector, threshold, _version(PACKAGES[options.detector])]
     said = [FORMAT, source.video, _size_and_time(source.file), detector]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # it is here under another name: scenedetect, without -headless
+        return ""
 
 
 def _size_and_time(file: Path) -> list[int]:
