@@ -42,7 +42,7 @@ class ScreenSettings:
     min_face_height: float = 0.1
     looks_per_s: float = 4.0
     voices: bool = True
-    max_voice_distance: float = 0.4
+    max_voice_distance: float = 0.36
 
     def __post_init__(self) -> None:
         for f in fields(self):
