@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from moodal.data.store import (
+    COLUMNS,
     ROWS_PER_GROUP,
     FeatureSpec,
     check_utterances,
@@ -78,6 +79,14 @@ def edit():
 
 def test_utterances_come_back_field_by_field(write):
     assert list(read_utterances(write())) == UTTERANCES
+
+
+def test_intensities_come_back_and_without_them_the_table_has_the_columns_it_always_had(write):
+    told = [replace(U, intensity="strong"), replace(U, id="b")]
+    folder = write(told)
+    assert list(read_utterances(folder)) == told
+    assert pq.read_schema(folder / "utterances.parquet").names == [*COLUMNS.names, "intensity"]
+    assert pq.read_schema(write(name="without") / "utterances.parquet").names == COLUMNS.names
 
 
 def test_features_come_back_bit_by_bit(write):

@@ -53,6 +53,12 @@ def test_a_table_gives_segments_in_order_of_time_and_keeps_its_columns(folder: P
     assert found.columns == {"label": {"a_000": "sad", "a_001": "happy", "b/2": "sad"}}
 
 
+def test_the_files_of_a_table_may_lie_elsewhere(folder: Path, tmp_path: Path) -> None:
+    elsewhere = table(tmp_path, "video,label\n" + "a.mp4,happy\n", "labels.csv")
+    found = read_manifest(elsewhere, root=folder)
+    assert [(s.file, s.video) for s in found.sources] == [(folder / "a.mp4", "a.mp4")]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

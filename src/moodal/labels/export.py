@@ -83,7 +83,7 @@ def export_dataset(
 ) -> Export:
     """The kept clips of ``folder`` as the data set folder ``target``; resumable, with a ledger, like ``extract_media``.
 
-    A new command after another ``moodal balance`` replaces the data set and extracts only what is new.
+    After another ``moodal balance`` it replaces the data set, and extracts those videos anew whose kept clips changed.
     """
     columns, notes = utterance_columns(folder)
     sizes = Counter(columns["label"])

@@ -230,12 +230,15 @@ def _share(hits: int, total: int, o: AgreementOptions) -> Estimate:
 
 
 def _label_matrix(votes: Votes, rows: Array) -> Array:
-    """(clips, people) labels of those who voted in these rows, -1 where they did not; only clips with a vote."""
+    """(clips, people) labels of those who voted in these rows, -1 where they did not; only clips with a vote.
+
+    People stand in the order of their names, so that the order of the votes decides nothing.
+    """
     people, person = np.unique(votes.annotator[rows], return_inverse=True)
     clips, clip = np.unique(votes.clip[rows], return_inverse=True)
     matrix = np.full((len(clips), len(people)), -1)
     matrix[clip, person] = votes.label[rows]
-    return matrix
+    return np.asarray(matrix[:, sorted(range(len(people)), key=lambda k: votes.annotators[people[k]])])
 
 
 def _mean_cohen(votes: Votes, rows: Array, o: AgreementOptions) -> tuple[Estimate | None, int]:

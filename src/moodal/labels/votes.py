@@ -218,6 +218,7 @@ def _codes(source: Path, table: pa.Table, column: str) -> tuple[Array, tuple[str
     values = table[column]
     if not pa.types.is_string(values.type):
         values = pc.cast(values, pa.string())
+    values = pc.if_else(pc.equal(values, ""), None, values)  # as some programs write what is not known
     try:
         coded = values.combine_chunks().dictionary_encode()
         coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
@@ -226,10 +227,8 @@ def _codes(source: Path, table: pa.Table, column: str) -> tuple[Array, tuple[str
         raise InputError(f"{source}: column {column} is not UTF-8; save the file with that encoding") from None
     codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     for number, name in enumerate(names):
-        if name != name.strip() or not name:
-            _refuse_where(
-                source, codes == number, f"has a {column} {name!r} that begins or ends with a space; remove it"
-            )
+        if name != name.strip():
+            _refuse_where(source, codes == number, f"has the {column} {name!r}, with a space at an end; remove it")
     return codes, tuple(names)
 
 
