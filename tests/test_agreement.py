@@ -231,6 +231,7 @@ def test_a_true_share_lies_in_most_of_its_intervals():
         (lambda: cohen_kappa([0], [5], num_labels=3), "numbers below 3"),
         (lambda: interval(FLEISS_KAPPA, FLEISS, seed=0, confidence=95), "between 0 and 1, got 95"),
         (lambda: interval(FLEISS_KAPPA, FLEISS, seed=0, samples=0), "at least one resample"),
+        (lambda: interval(FLEISS_KAPPA, FLEISS, seed=-1), "seed must be 0 or more"),
         (lambda: wilson(3, 2), "3 of 2 is no share"),
     ],
 )

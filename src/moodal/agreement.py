@@ -25,7 +25,7 @@ from moodal.types import InputError, unknown
 Array = npt.NDArray[Any]
 DISTANCES = ("nominal", "ordinal", "interval")
 WEIGHTS = ("linear", "quadratic")
-MAX_CELLS = 2_000_000  # of the (resamples, units) matrix that is in memory at one time
+MAX_CELLS = 2_000_000  # of the (resamples, kinds of units) matrix that is in memory at one time
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Statistic:
     of_sums: Callable[[Array], Array]
 
     def __call__(self, data: ArrayLike) -> float:
-        return float(self.of_sums(self.per_unit(np.asarray(data)).sum(0)))
+        kinds, sizes = kinds_of(data)
+        return float(self.of_sums(sizes @ self.per_unit(kinds)))
 
 
 def krippendorff_alpha(counts: ArrayLike, distance: str = "nominal") -> float:
@@ -122,34 +123,38 @@ def intervals(
     """
     if not 0 < confidence < 1:
         raise InputError(f"the confidence of an interval lies between 0 and 1, got {confidence}")
-    if samples < 1:
-        raise InputError(f"a bootstrap needs at least one resample, got {samples}")
-    x = np.asarray(data)
-    parts = [s.per_unit(x) for s in statistics]
-    counted = np.any([(p != 0).any(1) for p in parts], axis=0) if len(x) else np.zeros(0, bool)
-    if counted.sum() < 2:
+    kinds, sizes = kinds_of(data)
+    parts = [s.per_unit(kinds) for s in statistics]
+    counted = np.any([(p != 0).any(1) for p in parts], axis=0)
+    if sizes[counted].sum() < 2:
         return [(math.nan, math.nan)] * len(parts)
     edges = np.cumsum([0, *(p.shape[1] for p in parts)])
-    sums = resampled_sums(np.concatenate(parts, axis=1)[counted], seed=seed, samples=samples)
+    terms = np.concatenate(parts, axis=1)[counted]
+    sums = np.concatenate([w @ terms for w in resampling(sizes[counted], seed=seed, samples=samples)])
     drawn = [s.of_sums(sums[:, i:j]) for s, i, j in zip(statistics, edges, edges[1:], strict=False)]
     return [percentiles(values, confidence) for values in drawn]
 
 
-def resampled_sums(rows: Array, *, seed: int, samples: int) -> Array:
-    """(samples, K): sums over N rows drawn with replacement out of ``rows`` (N, K), again and again."""
-    kinds, weights = resampling(rows, seed=seed, samples=samples)
-    return np.concatenate([w @ kinds for w in weights])
+def kinds_of(data: ArrayLike) -> tuple[Array, Array]:
+    """The different rows of ``data`` (U, ...), sorted, and how many there are of each (U,).
 
-
-def resampling(rows: Array, *, seed: int, samples: int) -> tuple[Array, Iterator[Array]]:
-    """The different rows (U, K) among N, and how often each comes up when N are drawn with replacement: (S, U) block by
-    block. Rows that are alike need not be told apart, and with two votes a unit there are few kinds; nor does it matter
-    in which order they came.
+    Units that are alike need not be told apart: with two votes a unit there are few kinds, however many units.
     """
-    kinds, sizes = np.unique(rows, axis=0, return_counts=True)
-    rng, block = np.random.default_rng(seed), max(1, MAX_CELLS // len(kinds))
-    parts = (min(block, samples - first) for first in range(0, samples, block))
-    return kinds, (rng.multinomial(len(rows), sizes / len(rows), size=n).astype(float) for n in parts)
+    kinds, sizes = np.unique(np.asarray(data), axis=0, return_counts=True)
+    return kinds, sizes
+
+
+def resampling(sizes: Array, *, seed: int, samples: int) -> Iterator[Array]:
+    """How often each kind of unit comes up when as many units as there are get drawn with replacement: (S, U) floats,
+    block by block, ``samples`` rows in all. sizes: (U,) units of each kind."""
+    if samples < 1:
+        raise InputError(f"a bootstrap needs at least one resample, got {samples}")
+    if seed < 0:
+        raise InputError(f"seed must be 0 or more, got {seed}")
+    rng, num = np.random.default_rng(seed), int(sizes.sum())
+    block = max(1, MAX_CELLS // len(sizes))
+    for first in range(0, samples, block):
+        yield rng.multinomial(num, sizes / num, size=min(block, samples - first)).astype(float)
 
 
 def percentiles(values: Array, confidence: float) -> tuple[float, float]:

@@ -70,11 +70,13 @@ def test_every_column_of_an_utterance_comes_through(bring):
         "score_vision": np.linspace(0, 1, N),
         "split": ["train"] * 6 + ["valid"] * 3 + ["test"] * 3,
         "group": [f"g{i // 3}" for i in range(N)],
+        "intensity": ["weak", "strong", None] * 4,
     }
     data, notes = bring(also=also, without=["town"])
     u = data.utterances[1]
     assert notes == []
     assert (u.video, u.start_s, u.end_s, u.text, u.split, u.group) == ("v", 1.5, 2.0, 'say "x"', "train", "g0")
+    assert [u.intensity for u in data.utterances[:3]] == ["weak", "strong", None]
     assert u.modality_labels == {}
     assert data.utterances[0].modality_labels == {"audio": "sad"}
     assert u.score == pytest.approx(-1 + 2 / 11)

@@ -13,6 +13,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from moodal.labels.report import MIN_SHARED, AgreementOptions, agreement_of, measure_agreement
 from moodal.labels.votes import read_votes
+from moodal.types import InputError
 
 DATA = Path(os.environ.get("MOODAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 QUICK = AgreementOptions(samples=50)
@@ -137,6 +138,12 @@ def test_what_is_not_defined_is_null_and_a_dash(write_votes, rows):
     report = measure_agreement(write_votes(rows), QUICK)
     json.dumps(report.as_dict(), allow_nan=False)
     assert not any("nan" in line.replace(",", " ").split() for line in report.lines())
+
+
+def test_without_main_votes_there_is_nothing_to_measure(write_votes):
+    columns = ("clip", "condition", "annotator", "label", "round")
+    with pytest.raises(InputError, match="no votes of the main round"):
+        measure_agreement(write_votes([("c", "full", "a", "sad", "adjudication")], columns))
 
 
 def test_the_same_votes_in_another_order_give_the_same_report(crowd, write_votes):

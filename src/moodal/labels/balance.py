@@ -194,7 +194,7 @@ def _why(votes: Votes, full: Consensus, i: int, s: BalanceSettings) -> str:
 def _invalid_reason(votes: Votes, clip: int) -> str:
     """The reason that most people gave; the first by name of equals."""
     rows = np.flatnonzero((votes.clip == clip) & (votes.reason >= 0))
-    given = Counter(votes.reasons[code] for code in votes.reason[rows].tolist())
+    given = Counter(" ".join(votes.reasons[code].split()) for code in votes.reason[rows].tolist())
     return min(given, key=lambda r: (-given[r], r), default="")
 
 

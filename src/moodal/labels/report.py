@@ -6,7 +6,7 @@ Between conditions a clip counts where one label has most votes ("one winner") i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from itertools import combinations
 from pathlib import Path
@@ -23,6 +23,7 @@ from moodal.agreement import (
     has_equal_votes,
     interval,
     intervals,
+    kinds_of,
     others_statistic,
     percentiles,
     resampling,
@@ -30,7 +31,7 @@ from moodal.agreement import (
 )
 from moodal.labels.consensus import winners
 from moodal.labels.votes import INTENSITIES, ROUNDS, Array, Votes, read_votes, tally
-from moodal.types import MODALITIES
+from moodal.types import MODALITIES, InputError
 
 MIN_SHARED = 10  # clips that two people both labelled, before the kappa of the two is looked at
 MAX_PEOPLE = 60  # with more, pairs and single people are listed without intervals
@@ -171,7 +172,9 @@ def measure_agreement(source: Path, options: AgreementOptions | None = None) -> 
 def agreement_of(votes: Votes, options: AgreementOptions | None = None) -> AgreementReport:
     """Main votes only, but for ``consistency``: those of qualification and adjudication are not independent."""
     o = options or AgreementOptions()
-    shown = votes.conditions
+    shown = tuple(c for c in votes.conditions if len(votes.where(c)))
+    if not shown:
+        raise InputError(f"{votes.name} has no votes of the main round, and only these are independent")
     won = {c: winners(votes.counts(c)) for c in shown}
     everywhere = np.all([w >= 0 for w in won.values()], axis=0)
     restricted = {c: np.where(everywhere, w, -1) for c, w in won.items()}
@@ -255,10 +258,28 @@ def _mean_cohen(votes: Votes, rows: Array, o: AgreementOptions) -> tuple[Estimat
     known = [pair for pair, value in zip(pairs, values, strict=True) if not math.isnan(value)]
     if not known:
         return None, 0
-    kinds, weights = resampling(labels, seed=o.seed, samples=o.samples)
-    crossed = [kappa.per_unit(kinds[:, pair]) for pair in known]
-    drawn = np.concatenate([_mean([kappa.of_sums(w @ c) for c in crossed]) for w in weights])
+    kinds, sizes = kinds_of(labels)
+    shared = [np.flatnonzero((kinds[:, pair] >= 0).all(1)) for pair in known]
+    crossed = [_sorted_cells(kinds[rows][:, pair], len(votes.labels)) for rows, pair in zip(shared, known, strict=True)]
+    weights = resampling(sizes, seed=o.seed, samples=o.samples)
+    drawn = np.concatenate(
+        [_mean([kappa.of_sums(c(w[:, rows])) for rows, c in zip(shared, crossed, strict=True)]) for w in weights]
+    )
     return Estimate(float(np.nanmean(values)), *percentiles(drawn, o.confidence)), len(known)
+
+
+def _sorted_cells(pairs: Array, size: int) -> Callable[[Array], Array]:
+    """From weights of n units (S, n) to their confusion matrices (S, L * L). pairs: (n, 2) labels of the units."""
+    cell = pairs[:, 0] * size + pairs[:, 1]
+    order = np.argsort(cell, kind="stable")
+    cells, first = np.unique(cell[order], return_index=True)
+
+    def confusion(weights: Array) -> Array:
+        sums = np.zeros((len(weights), size * size))
+        sums[:, cells] = np.add.reduceat(weights[:, order], first, axis=1)
+        return sums
+
+    return confusion
 
 
 def _mean(values: list[Array]) -> Array:

@@ -30,6 +30,7 @@ OPTIONAL = ("annotator", "intensity", "reason", "seconds", "round", "count")
 NUMBERS = ("seconds", "count")
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".parquet")
 MAX_VOTES = 50_000_000  # a table with more, packed small, is no table of votes
+MAX_LABELS = 60  # with more, somebody has put something else into that column
 
 # CREMA-D's tabulatedVotes.csv: one column of counts per emotion, the row id's first digit says what was shown
 CREMA_D = {"N": "neutral", "H": "happy", "S": "sad", "A": "angry", "F": "fearful", "D": "disgusted"}
@@ -226,7 +227,9 @@ def _codes(source: Path, table: pa.Table, column: str) -> tuple[Array, tuple[str
     except UnicodeDecodeError:
         raise InputError(f"{source}: column {column} is not UTF-8; save the file with that encoding") from None
     codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    for number, name in enumerate(names):
+    for number, name in enumerate(names if column != "reason" else ()):
+        if not name.isprintable():
+            _refuse_where(source, codes == number, f"has the {column} {name!r}, which cannot be shown; rename it")
         if name != name.strip():
             _refuse_where(source, codes == number, f"has the {column} {name!r}, with a space at an end; remove it")
     return codes, tuple(names)
@@ -248,6 +251,10 @@ def _label_set(source: Path, coded: tuple[Array, Sequence[str]], labels: Sequenc
     """Emotions, then those special answers that were given."""
     found = [name for name in coded[1] if name not in SPECIAL]
     special = tuple(s for s in SPECIAL if s in coded[1])
+    if len(found) > MAX_LABELS:
+        raise InputError(
+            f"{source} has {len(found):,} different labels, {found[0]!r} to {found[-1]!r}; are they labels?"
+        )
     if labels is not None:
         emotions = [name for name in labels if name not in SPECIAL]
         if len(set(emotions)) < len(emotions) or not emotions:
@@ -320,9 +327,10 @@ def _crema_d(source: Path, table: pa.Table) -> Votes:
     _refuse_where(source, clip < 0, "has no fileName")
     counts = np.stack([_floats(table, letter) for letter in CREMA_D], axis=1)
     _refuse_where(source, (counts < 0).any(1), "has a negative count")
-    _refuse_where(source, (counts != np.floor(counts)).any(1), "has a count that is no number of votes")
-    wrong = counts.sum(1) != _floats(table, "numResponses")
-    _refuse_where(source, wrong, "has votes that do not add up to numResponses")
+    wrong = (counts != np.floor(counts)) | (counts > MAX_VOTES)
+    _refuse_where(source, wrong.any(1), "has a count that is no number of votes")
+    off = counts.sum(1) != _floats(table, "numResponses")
+    _refuse_where(source, off, "has votes that do not add up to numResponses")
     pairs = clip * len(CONDITIONS) + condition
     again = np.ones(len(pairs), bool)
     again[np.unique(pairs, return_index=True)[1]] = False
