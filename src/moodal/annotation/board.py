@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from moodal.annotation.database import Database
@@ -33,6 +33,36 @@ BIT = {c: 1 << i for i, c in enumerate(CONDITIONS)}
 ROWS_AT_ONCE = 20_000
 MAX_ORDERS = 128  # of 0.4 MB each for 100,000 clips
 DAY_S = 86_400.0
+
+NEWEST = select(select(func.max(AssignmentRow.id)).scalar_subquery(), select(func.max(Returned.id)).scalar_subquery())
+CLAIMED = (
+    select(
+        AssignmentRow.id,
+        AssignmentRow.clip,
+        AssignmentRow.condition,
+        AssignmentRow.person_id,
+        AssignmentRow.round,
+        AssignmentRow.claimed_at_s,
+    )
+    .where(AssignmentRow.id > bindparam("last"))
+    .order_by(AssignmentRow.id)
+)
+BACK = (
+    select(
+        Returned.id,
+        Returned.clip,
+        Returned.condition,
+        Returned.person_id,
+        Returned.round,
+        Returned.claimed_at_s,
+        Returned.assignment_id,
+    )
+    .where(Returned.id > bindparam("last"))
+    .order_by(Returned.id)
+)
+PEOPLE = select(Person.id, Person.role, Person.active).order_by(Person.id)
+FAILED = select(Qualification.person_id, Qualification.condition).where(Qualification.state == "failed")
+REVISION = select(Project.revision)
 
 
 @dataclass
@@ -53,7 +83,7 @@ class Board:
         self.taken = np.zeros_like(self.needed)
         n = self.needed.shape[1]
         self.met, self.has = np.zeros((0, n), np.uint8), np.zeros((0, n), np.uint8)
-        self.turns = np.zeros(0, np.int64)
+        self.turns, self.last_condition = np.zeros(0, np.int64), np.full(0, -1, np.int8)
         self.met_turn, self.met_at = np.zeros((0, n), np.int32), np.zeros((0, n), np.uint32)
         self.orders: dict[tuple[int, str], Array] = {}
         self.shares: dict[tuple[int, str], Array] = {}
@@ -65,33 +95,30 @@ class Board:
         """Take in what was written since the last time."""
         self._refresh_people(session)
         seen = self.last_assignment
-        a, r = AssignmentRow, Returned
-        rows = select(a.id, a.clip, a.condition, a.person_id, a.round, a.claimed_at_s).where(a.id > seen).order_by(a.id)
-        for part in session.execute(rows, execution_options={"yield_per": ROWS_AT_ONCE}).partitions():
-            self._claimed(part)
-            self.last_assignment = part[-1][0]
-        back = (
-            select(r.id, r.clip, r.condition, r.person_id, r.round, r.claimed_at_s, r.assignment_id)
-            .where(r.id > self.last_returned)
-            .order_by(r.id)
-        )
-        for gone in session.execute(back, execution_options={"yield_per": ROWS_AT_ONCE}).partitions():
-            self._given_back(gone, seen)
-            self.last_returned = gone[-1][0]
+        newest, newest_back = session.execute(NEWEST).one()
+        if newest is not None and newest > seen:
+            rows = session.execute(CLAIMED, {"last": seen}, execution_options={"yield_per": ROWS_AT_ONCE})
+            for part in rows.partitions():
+                self._claimed(part)
+                self.last_assignment = part[-1][0]
+        if newest_back is not None and newest_back > self.last_returned:
+            back = session.execute(BACK, {"last": self.last_returned}, execution_options={"yield_per": ROWS_AT_ONCE})
+            for gone in back.partitions():
+                self._given_back(gone, seen)
+                self.last_returned = gone[-1][0]
 
     def _refresh_people(self, session: Session) -> None:
-        rows = session.execute(select(Person.id, Person.role, Person.active).order_by(Person.id)).all()
+        rows = session.execute(PEOPLE).all()
         for person_id, _, _ in rows:
             self._row_of(person_id)
         crew = tuple(self.people[i] for i, role, active in rows if active and role == "annotator")
         if crew != self.crew:
             self.crew, self.ranks = crew, None
             self.shares.clear()
-        failed = session.execute(
-            select(Qualification.person_id, Qualification.condition).where(Qualification.state == "failed")
-        )
         self.barred = {}
-        for person_id, condition in failed:
+        if not self.settings.qualification:
+            return
+        for person_id, condition in session.execute(FAILED):
             row = self.people[person_id]
             self.barred[row] = self.barred.get(row, 0) | BIT[condition]
 
@@ -108,6 +135,7 @@ class Board:
         self.met = np.concatenate([self.met, np.zeros((more, n), np.uint8)])
         self.has = np.concatenate([self.has, np.zeros((more, n), np.uint8)])
         self.turns = np.concatenate([self.turns, np.zeros(more, np.int64)])
+        self.last_condition = np.concatenate([self.last_condition, np.full(more, -1, np.int8)])
         if self.settings.has_gap:
             self.met_turn = np.concatenate([self.met_turn, np.zeros((more, n), np.int32)])
             self.met_at = np.concatenate([self.met_at, np.zeros((more, n), np.uint32)])
@@ -117,6 +145,7 @@ class Board:
         np.add.at(self.taken, (condition[main], clip[main]), 1)
         bits = (1 << condition).astype(np.uint8)
         np.bitwise_or.at(self.has, (person[main], clip[main]), bits[main])
+        self.last_condition[person] = condition
         self._meet(rows, clip, bits, person)
 
     def _given_back(self, rows: Sequence[Any], seen: int) -> None:
@@ -295,12 +324,12 @@ class Board:
             worst = max(worst, int((self._free_seats("full", np.arange(self.num_clips)) - able).max(initial=0)))
         return worst
 
-    def choose(self, person_id: int, *, last: str | None, after_singles: bool, now: float) -> tuple[str, int] | None:
+    def choose(self, person_id: int, *, after_singles: bool, now: float) -> tuple[str, int] | None:
         """The condition and clip that a person labels next: the pass he is in, his other passes, then what others have
-        left, then full clips. ``last``: the condition he labelled last; ``after_singles``: all single labels are given.
+        left, then full clips. ``after_singles``: all single labels are given.
         """
         person = self.people[person_id]
-        passes = sorted(self.passes(person_id), key=lambda c: c != last)
+        passes = sorted(self.passes(person_id), key=lambda c: CONDITIONS.index(c) != self.last_condition[person])
         masks = {c: self.eligible(person, c, after_singles=after_singles, now=now) for c in passes}
         for own in (True, False):
             for c in passes:
@@ -351,7 +380,7 @@ def following_board(db: Database, session: Session) -> Iterator[Board]:
     To be used before the session writes: what a transaction undoes, the board would still believe.
     """
     with db.memory_lock:
-        revision = session.scalar(select(Project.revision))
+        revision = session.scalar(REVISION)
         board = db.memory.get("board")
         if not isinstance(board, Board) or board.revision != revision:
             board = db.memory["board"] = read_board(session)

@@ -144,7 +144,7 @@ def _postgresql(url: URL) -> Engine:
         raise InputError("PostgreSQL needs the postgres extra; run: pip install 'moodal[postgres]'") from e
     return create_engine(
         url,
-        connect_args={"connect_timeout": 10},
+        connect_args={"connect_timeout": 10, "client_encoding": "utf8"},
         pool_size=POOL,
         max_overflow=40,
         pool_pre_ping=True,  # a server that was restarted is found again
@@ -156,6 +156,8 @@ def _migrate(database: Database) -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     script = ScriptDirectory.from_config(config)
     with database.read() as session:
+        if not database.is_sqlite and (code := session.scalar(text("SHOW server_encoding"))) != "UTF8":
+            raise InputError(f"this database keeps text as {code}; make one with: CREATE DATABASE ... ENCODING 'UTF8'")
         if _version(session.connection(), script) == script.get_current_head():
             return
     with database.write() as session:  # alone: two servers may start at the same time

@@ -70,7 +70,7 @@ def disagreements(
         settings = settings_of(session)
         if condition is not None and condition not in settings.conditions:
             raise unknown("condition", condition, settings.conditions)
-        names = dict(session.execute(select(PersonRow.id, PersonRow.name)).tuples())
+        names = dict(session.execute(select(PersonRow.id, PersonRow.name)).all())
         found = []
         with following_ballots(db, session) as ballots:
             for c in [condition] if condition else settings.conditions:
@@ -144,7 +144,7 @@ def gold_from_decisions(db: Database, lead: Person) -> int:
             .join(ClipRow, ClipRow.number == a.clip)
             .where(a.round == "adjudication")
             .order_by(a.id)
-        ).tuples()
+        ).all()
         return _set_gold(session, [GoldLabel(*row) for row in rows if row[2] in emotions])
 
 
@@ -200,5 +200,5 @@ def _names(session: Session, clips: list[int]) -> dict[int, str]:
     found: dict[int, str] = {}
     for first in range(0, len(clips), 500):  # as many values as every database takes in one question
         part = clips[first : first + 500]
-        found |= dict(session.execute(select(ClipRow.number, ClipRow.id).where(ClipRow.number.in_(part))).tuples())
+        found |= dict(session.execute(select(ClipRow.number, ClipRow.id).where(ClipRow.number.in_(part))).all())
     return found

@@ -51,7 +51,7 @@ def settings_of(session: Session) -> AnnotationSettings:
 
 def clip_numbers(session: Session) -> dict[str, int]:
     """The number of every clip by its name."""
-    return dict(session.execute(select(ClipRow.id, ClipRow.number)).tuples())
+    return dict(session.execute(select(ClipRow.id, ClipRow.number)).all())
 
 
 def _columns(clip: Clip) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def _check_settings(session: Session, old: AnnotationSettings, new: AnnotationSe
     if old == new:
         return
     a = AssignmentRow
-    given = session.execute(select(a.condition, func.count()).group_by(a.condition)).tuples()
+    given = session.execute(select(a.condition, func.count()).group_by(a.condition)).all()
     seats = session.scalar(select(func.max(a.seat)).where(a.round == "main"))
     check_change(old, new, dict(given), 0 if seats is None else seats + 1)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Exists, delete, exists, func, select, update
+from sqlalchemy import bindparam, delete, exists, func, select, union_all, update
 from sqlalchemy.orm import Session
 
 from moodal.annotation.accounts import Person
 from moodal.annotation.answers import Answer, answer_of, check_answer
-from moodal.annotation.board import following_board
+from moodal.annotation.board import Board, following_board
 from moodal.annotation.database import Database
 from moodal.annotation.project import prepare, project_settings, settings_of
 from moodal.annotation.qualification import deal_gold, evaluate, is_open, is_passed
@@ -33,6 +33,20 @@ __all__ = [
     "save_answer",
     "undo",
 ]
+PENDING = select(AssignmentRow).where(  # two small indexes hold these, whatever a person has done
+    AssignmentRow.id.in_(
+        union_all(
+            select(AssignmentRow.id).where(
+                AssignmentRow.person_id == bindparam("person"),
+                AssignmentRow.answer_id.is_(None),
+                AssignmentRow.claimed_at_s >= 0,  # always so; it makes SQLite see that ix_assignment_held fits
+            ),
+            select(AssignmentRow.id).where(
+                AssignmentRow.person_id == bindparam("person"), AssignmentRow.reopened_at_s.is_not(None)
+            ),
+        )
+    )
+)
 SHOWS_WORDS = ("text", "full")
 
 
@@ -70,22 +84,30 @@ def next_assignment(db: Database, person: Person) -> Assignment | Waiting | Fini
     """What ``person`` labels next: what he went back to or holds already, else a clip that is now his."""
     if person.role != "annotator":
         raise InputError("a lead decides and does not label; invite an annotator")
+    if (held := _shown(db, person)) is not None:
+        return held
+    while True:
+        with db.write() as session:
+            row = _current(session, person.id)
+            if row is None and not _give_back_late(db, session):
+                return _claim(db, session, person.id)
+            if row is not None and row.answer_id is None:
+                row.claimed_at_s = db.clock()  # he is here, and may go on with what he held for too long
+        if (held := _shown(db, person)) is not None:
+            return held
+
+
+def _shown(db: Database, person: Person) -> Assignment | None:
+    """What a person went back to, or holds and not for too long."""
     with db.read() as session:
-        settings, now = settings_of(session), db.clock()
         row = _current(session, person.id)
-        if row is not None and row.claimed_at_s > now - settings.hold_minutes * 60:
-            return _assignment(db, session, row)
-        late = session.scalar(select(_is_late(settings, now, person.id)))
-    if late:
-        _give_back_late(db, person.id)
-    with db.write() as session:
-        dealt = _current(session, person.id) or _claim(db, session, person.id)
-        if isinstance(dealt, Waiting | Finished):
-            return dealt
-        if dealt.answer_id is None:
-            dealt.claimed_at_s = db.clock()  # he is here, and may go on with what he held for too long
-    with db.read() as session:
-        return _assignment(db, session, dealt)
+        if row is None:
+            return None
+        with following_board(db, session) as board:
+            now = db.clock()
+            if row.answer_id is None and row.claimed_at_s <= now - board.settings.hold_minutes * 60:
+                return None
+            return _assignment(board, session, row, now)
 
 
 def save_answer(db: Database, person: Person, assignment_id: int, answer: Answer) -> None:
@@ -120,8 +142,8 @@ def undo(db: Database, person: Person) -> Assignment:
             raise InputError("there is nothing to go back to in this pass")
         _check_correction(session, row)
         row.reopened_at_s = db.clock()
-    with db.read() as session:
-        return _assignment(db, session, row)
+    with db.read() as session, following_board(db, session) as board:
+        return _assignment(board, session, row, db.clock())
 
 
 def release(db: Database, person: Person) -> None:
@@ -143,7 +165,7 @@ def progress(db: Database, person: Person) -> Progress:
             select(a.condition, func.count())
             .where(a.person_id == person.id, a.round == "main", a.answer_id.is_not(None))
             .group_by(a.condition)
-        ).tuples()
+        ).all()
         given = dict(rows)
         with following_board(db, session) as board:
             conditions, seats = board.settings.conditions, board.seats
@@ -169,28 +191,21 @@ def keep_answer(session: Session, row: AssignmentRow, person_id: int, answer: An
 
 def _current(session: Session, person_id: int) -> AssignmentRow | None:
     """What a person went back to (the earliest first), else what he holds."""
-    a = AssignmentRow
-    mine = select(a).where(a.person_id == person_id, a.round != "adjudication").order_by(a.id).limit(1)
-    reopened = session.scalar(mine.where(a.reopened_at_s.is_not(None)))
-    return reopened or session.scalar(mine.where(a.answer_id.is_(None)))
+    rows = session.scalars(PENDING, {"person": person_id}).all()
+    return min(rows, key=lambda row: (row.reopened_at_s is None, row.id), default=None)
 
 
-def _claim(db: Database, session: Session, person_id: int) -> AssignmentRow | Waiting | Finished:
+def _claim(db: Database, session: Session, person_id: int) -> Assignment | Waiting | Finished:
     with following_board(db, session) as board:
         after = board.singles_are_taken and not _singles_are_held(session)
         now = db.clock()
-        last = session.scalar(
-            select(AssignmentRow.condition)
-            .where(AssignmentRow.person_id == person_id)
-            .order_by(AssignmentRow.id.desc())
-            .limit(1)
-        )
-        chosen = board.choose(person_id, last=last, after_singles=after, now=now)
+        chosen = board.choose(person_id, after_singles=after, now=now)
         if chosen is None:
             return why_nothing(session, board, person_id, after_singles=after, now=now)
         condition, clip = chosen
         if not is_passed(session, board.settings, person_id, condition):
-            return deal_gold(session, board, person_id, condition, now)
+            row = deal_gold(session, board, person_id, condition, now)
+            return row if isinstance(row, Waiting) else _assignment(board, session, row, now)
         row = AssignmentRow(
             clip=clip,
             condition=condition,
@@ -200,9 +215,9 @@ def _claim(db: Database, session: Session, person_id: int) -> AssignmentRow | Wa
             person_id=person_id,
             claimed_at_s=now,
         )
-    session.add(row)
-    session.flush()
-    return row
+        session.add(row)
+        session.flush()
+        return _assignment(board, session, row, now)
 
 
 def _free_seat(session: Session, settings: AnnotationSettings, clip: int, condition: str) -> int | None:
@@ -218,20 +233,14 @@ def _singles_are_held(session: Session) -> bool:
     return bool(session.scalar(select(held)))
 
 
-def _is_late(settings: AnnotationSettings, now: float, person_id: int) -> Exists:
-    a = AssignmentRow
-    too_old = now - settings.hold_minutes * 60
-    return exists().where(a.answer_id.is_(None), a.claimed_at_s <= too_old, a.person_id != person_id)
-
-
-def _give_back_late(db: Database, person_id: int) -> None:
-    """Free what others have held for too long; a write of its own, so that the board sees it done."""
-    a = AssignmentRow
-    with db.write() as session:
-        now = db.clock()
-        too_old = now - settings_of(session).hold_minutes * 60
-        late = select(a).where(a.answer_id.is_(None), a.claimed_at_s <= too_old, a.person_id != person_id)
-        _give_back(session, list(session.scalars(late)), now)
+def _give_back_late(db: Database, session: Session) -> bool:
+    """Free what anybody has held for too long; whether there was any. It must be a write of its own: the board follows
+    what is committed."""
+    a, now = AssignmentRow, db.clock()
+    too_old = now - settings_of(session).hold_minutes * 60
+    late = session.scalars(select(a).where(a.answer_id.is_(None), a.claimed_at_s <= too_old)).all()
+    _give_back(session, list(late), now)
+    return bool(late)
 
 
 def _give_back(session: Session, rows: list[AssignmentRow], now: float) -> None:
@@ -248,7 +257,8 @@ def _give_back(session: Session, rows: list[AssignmentRow], now: float) -> None:
                 returned_at_s=now,
             )
         )
-    session.execute(delete(AssignmentRow).where(AssignmentRow.id.in_([row.id for row in rows])))
+    if rows:
+        session.execute(delete(AssignmentRow).where(AssignmentRow.id.in_([row.id for row in rows])))
 
 
 def _revive(db: Database, session: Session, person_id: int, assignment_id: int) -> AssignmentRow | None:
@@ -299,12 +309,12 @@ def _check_correction(session: Session, row: AssignmentRow) -> None:
         raise InputError("this qualification is over; its answers stay as they are")
 
 
-def _assignment(db: Database, session: Session, row: AssignmentRow) -> Assignment:
+def _assignment(board: Board, session: Session, row: AssignmentRow, now: float) -> Assignment:
     clip = session.get_one(ClipRow, row.clip)
     text = (clip.text or None) if row.condition in SHOWS_WORDS else None
     shown = replace(_clip(clip), text=text)
     said = session.get(AnswerRow, row.answer_id) if row.answer_id is not None else None
-    done, total = _done_and_total(db, session, row)
+    done, total = _done_and_total(board, session, row, now)
     return Assignment(
         id=row.id,
         clip_id=clip.id,
@@ -332,15 +342,19 @@ def _clip(row: ClipRow) -> Clip:
     )
 
 
-def _done_and_total(db: Database, session: Session, row: AssignmentRow) -> tuple[int, int]:
+def _done_and_total(board: Board, session: Session, row: AssignmentRow, now: float) -> tuple[int, int]:
     """Answered clips of this pass (not those he went back to), and how many it will have for this person."""
     a = AssignmentRow
-    of_pass = (a.person_id == row.person_id, a.round == row.round, a.condition == row.condition)
-    with following_board(db, session) as board:
-        if row.round == "qualification":
-            answered = (*of_pass, a.attempt == row.attempt, a.answer_id.is_not(None), a.reopened_at_s.is_(None))
-            return session.scalar(select(func.count()).where(*answered)) or 0, board.settings.qualification
-        has, left = board.has_and_left(row.person_id, row.condition, db.clock())
-    held = session.scalar(select(func.count()).where(*of_pass, a.answer_id.is_(None))) or 0
-    reopened = session.scalar(select(func.count()).where(*of_pass, a.reopened_at_s.is_not(None))) or 0
-    return has - held - reopened, has + left
+    if row.round == "qualification":
+        answered = select(func.count()).where(
+            a.person_id == row.person_id,
+            a.round == row.round,
+            a.condition == row.condition,
+            a.attempt == row.attempt,
+            a.answer_id.is_not(None),
+            a.reopened_at_s.is_(None),
+        )
+        return session.scalar(answered) or 0, board.settings.qualification
+    has, left = board.has_and_left(row.person_id, row.condition, now)
+    seen = [p for p in session.scalars(PENDING, {"person": row.person_id}) if p.id <= board.last_assignment]
+    return has - sum((p.round, p.condition) == (row.round, row.condition) for p in seen), has + left

@@ -70,7 +70,7 @@ class _Keeper:
         a = AssignmentRow
         self.session, self.settings, self.now, self.num = session, settings, now, 0
         self.clips = clip_numbers(session)
-        self.people = {row.key: row.id for row in session.execute(select(Person.key, Person.id))}
+        self.people = dict(session.execute(select(Person.key, Person.id)).all())
         self.seats: dict[tuple[int, str, str], set[int]] = {}
         self.attempts: dict[tuple[int, str, str, int], int] = {}
         for row in session.execute(select(a.clip, a.condition, a.round, a.person_id, a.seat, a.attempt)):
