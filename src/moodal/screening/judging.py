@@ -38,8 +38,15 @@ class Filter:
             return ""
         for bound, says, falls in ((self.low, self.too_low, _below), (self.high, self.too_high, _above)):
             if bound and falls(value, limit := getattr(settings, bound)):
-                return says.format(value=self.show(value), limit=self.show(limit))
+                shown = self.show(value)
+                if shown == self.show(limit):  # nobody would believe it
+                    shown = f"{value * self.scale:.6g}{self.unit}"
+                return says.format(value=shown, limit=self.show(limit))
         return ""
+
+    @property
+    def unit(self) -> str:
+        return self.form.rpartition("}")[2]
 
     def show(self, value: float) -> str:
         return self.form.format(value * self.scale)
@@ -116,8 +123,8 @@ VOICE = Filter(
     too_high="two of its voices are {value} apart, more than {limit}",
 )
 DUPLICATE = "duplicate"
-FILTERS = (LENGTH, SILENCE, SPEECH, FACE, FACES, FRONTAL, VOICE)
-REASONS = (UNREADABLE, "length", "silence", DUPLICATE, "speech", "face", "faces", "frontal", "voice")  # as they come
+FILTERS = (LENGTH, SILENCE, SPEECH, FACES, FACE, FRONTAL, VOICE)
+REASONS = (UNREADABLE, "length", "silence", DUPLICATE, "speech", "faces", "face", "frontal", "voice")  # as they come
 
 
 def judge(clip: Clip, filters: Sequence[Filter], settings: ScreenSettings) -> Clip:

@@ -133,7 +133,7 @@ def _screen(shop: Workshop, shots: Sequence[Shot], settings: ScreenSettings) -> 
         clips = _without_copies(shop, clips, outlines)
     clips = [judge(_no_sound(c), [SPEECH], settings) for c in clips]
     clips = _seen(shop, clips, settings)
-    clips = [judge(c, [FACE, FACES, FRONTAL], settings) for c in clips]
+    clips = [judge(c, [FACES, FACE, FRONTAL], settings) for c in clips]
     if settings.voices:
         clips = [judge(c, [VOICE], settings) for c in _told_apart(shop, clips, speech)]
         untold = sum(c.reason is None and c.voice_distance is None for c in clips)
