@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from moodal.cli.app import Json, app, names_of, print_json
-from moodal.types import WorkError
+from moodal.cli.app import Asr, Json, Overwrite, app, names_of, print_json
+from moodal.types import InputError, WorkError
 
 Recipe = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the recipe, begun by moodal shots.")]
 Source = Annotated[
@@ -85,6 +85,69 @@ def screen(
 
 
 @app.command()
+def annotate(
+    folder: Recipe,
+    invite: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Print a link with which somebody new sets a password.")
+    ] = None,
+    role: Annotated[str, typer.Option(help="Of who is invited: annotator, or lead, who decides and sees it all.")] = (
+        "annotator"
+    ),
+    host: Annotated[str, typer.Option(help="Where the pages are shown; 0.0.0.0 is to every machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes any that is free.")] = 8080,
+    address: Annotated[
+        str | None, typer.Option(metavar="URL", help="How people reach the pages, for the links of invitations.")
+    ] = None,
+    behind_proxy: Annotated[
+        bool, typer.Option("--behind-proxy", help="Believe a proxy on this machine about addresses and https.")
+    ] = False,
+    database: Annotated[
+        str | None, typer.Option(metavar="URL", help="postgresql://...  [default: annotation.sqlite in DIR]")
+    ] = None,
+    settings: StepSettings = None,
+    sets: StepSet = None,
+    prepare: Annotated[bool, typer.Option("--prepare", help="Cut the clips and end; show no pages.")] = False,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the votes (.csv, .parquet) or Label Studio's .json.")
+    ] = None,
+    import_: Annotated[
+        Path | None, typer.Option("--import", metavar="FILE", help="Read votes or Label Studio's .json into it.")
+    ] = None,
+    workers: Files = None,
+    retry: Retry = False,
+    as_json: Json = False,
+) -> None:
+    """Pages on which people label clips, each from sound alone, from silent pictures alone and whole. Step 3."""
+    from moodal.annotation import exchange, serve
+    from moodal.annotation.settings import AnnotationSettings
+    from moodal.config import read_options
+    from moodal.terminal import progress_bar
+
+    chosen = read_options(AnnotationSettings, "annotate", settings, sets or []) if settings or sets else None
+    options = serve.AnnotateOptions(
+        host, port, database, chosen, address=address, behind_proxy=behind_proxy, workers=workers, retry=retry
+    )
+    if invite is not None:
+        link = serve.invite(folder, options, invite, role)
+        print_json({"name": invite, "role": role, "link": link}) if as_json else print(link)
+        return
+    if export is not None or import_ is not None:
+        number = exchange.exchange(folder, options, export, import_)
+        file, done = (export, "written to") if export is not None else (import_, "read from")
+        print_json({"votes": number, "file": str(file)}) if as_json else print(f"{number} votes {done} {file}")
+        return
+
+    def ready(where: str, prepared: serve.Prepared) -> None:
+        if as_json:
+            print_json({**prepared.as_dict(), "address": where})
+        else:
+            print(*prepared.lines(), f"labelling at {where or 'no address yet'}; Ctrl-C ends it", sep="\n", flush=True)
+
+    with progress_bar("clips") as on_change:
+        serve.serve(folder, options, on_change=on_change, on_ready=ready)
+
+
+@app.command()
 def agreement(
     source: Source,
     samples: Annotated[int, typer.Option(min=100, help="Resamples for the intervals.")] = 1000,
@@ -127,3 +190,66 @@ def balance(
     given = {name: coerce(f"--cap {name}", number, 1) for name, number in parse_assignments(caps or []).items()}
     found = balanced(source, replace(chosen, caps={**chosen.caps, **given}), target=out)
     print_json(found.as_dict()) if as_json else print(*found.lines(), sep="\n")
+
+
+@app.command()
+def statistics(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A data set folder, a recipe's folder, or a table of votes.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where page, figure and tables go.  [default: statistics in DIR]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The data set paper's Table 1, Table 2 and Figure 4 for data labelled modality by modality, as one page."""
+    from moodal.labels.statistics import label_statistics
+
+    if out is None and not source.is_dir():
+        raise InputError(f"{source} is a file; say with --out which folder the page goes to")
+    found = label_statistics(source, out or source / "statistics")
+    print_json(found.as_dict()) if as_json else print(*found.lines(), sep="\n")
+
+
+@app.command()
+def export(
+    folder: Recipe,
+    target: Annotated[Path | None, typer.Argument(metavar="DATASET", help="The data set folder to make.")] = None,
+    labels_only: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Only the table of utterances (.csv, .parquet), no features.")
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="So many folds by episode, in place of train, valid and test.")
+    ] = None,
+    text: Annotated[str, typer.Option(help="What reads the words; none leaves them out.")] = "minilm",
+    audio: Annotated[str, typer.Option(help="What hears the voice; none leaves it out.")] = "audio33",
+    vision: Annotated[str, typer.Option(help="What sees the face; none leaves it out.")] = "au_proxy",
+    name: Annotated[str | None, typer.Option(help="Name of the data set.  [default: that of DIR]")] = None,
+    licence: Annotated[str, typer.Option(help="Under which licence the data may be used.")] = "unknown",
+    workers: Files = None,
+    time_limit: Annotated[
+        float | None, typer.Option(min=1, help="Seconds a video may take.  [default: by its size]")
+    ] = None,
+    retry: Retry = False,
+    asr: Asr = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """The balanced clips as a data set folder with features, labels of each modality and no episode in two splits."""
+    from moodal.labels.export import ExportOptions, export_dataset
+    from moodal.terminal import progress_bar
+
+    options = ExportOptions(
+        {m: spec for m, spec in (("text", text), ("audio", audio), ("vision", vision)) if spec != "none"},
+        folds, labels_only, name, licence, workers, time_limit, retry, overwrite, asr or "",
+    )  # fmt: skip
+    with progress_bar("videos") as on_change:
+        done = export_dataset(folder, target, options, on_change)
+    if as_json:
+        print_json(done.as_dict())
+    if done.extraction and done.extraction.problem:
+        raise WorkError(f"{done.extraction.problem}; ledger: {done.extraction.ledger}")
+    if not as_json:
+        print(*done.lines(), sep="\n")
+    if done.extraction and not done.extraction.is_whole:
+        raise typer.Exit(1)
