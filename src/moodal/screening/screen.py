@@ -138,7 +138,7 @@ def _screen(shop: Workshop, shots: Sequence[Shot], settings: ScreenSettings) -> 
         clips = [judge(c, [VOICE], settings) for c in _told_apart(shop, clips, speech)]
         untold = sum(c.reason is None and c.voice_distance is None for c in clips)
         if untold:
-            notes.append(f"{untold} clips that passed have too little speech to tell voices apart")
+            notes.append(f"of those that passed, {untold} have too little speech to tell voices apart")
     else:
         notes.append("voices were not told apart, because voices = false in the settings")
     return [replace(c, passed=c.reason is None) for c in clips], tuple(notes)

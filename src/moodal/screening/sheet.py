@@ -22,6 +22,7 @@ from moodal.screening.settings import ScreenSettings
 SAMPLE = 60
 MOST_PROBLEMS = 50
 PASSED = "passed"
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 TITLES = {UNREADABLE: "unreadable video", DUPLICATE: "seen before"} | {f.name: f.title for f in FILTERS}
 ENDS = {  # of the axes, as people read the numbers
     "duration_s": (0.0, 0.0),
@@ -84,13 +85,14 @@ def _page(
     kinds = _by_kind(clips)
     first = kinds[0][0] if kinds else PASSED
     yield '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    yield """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; """
-    yield """style-src 'unsafe-inline'"><meta name="viewport" content="width=device-width, initial-scale=1">"""
+    yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f"<title>Screening of {_text(name)}</title><style>"
     yield Path(__file__).with_name("sheet.css").read_text(encoding="utf-8")
     for kind, _ in kinds:
         yield f"#pick-{kind}:checked ~ .sample-{kind} {{ display: block; }}"
         yield f"#pick-{kind}:checked ~ .chips label[for=pick-{kind}] {{ background: var(--ink); color: var(--paper); }}"
+        yield f"#pick-{kind}:checked ~ .chips label[for=pick-{kind}] span {{ color: inherit; opacity: 0.7; }}"
         yield f"#pick-{kind}:focus-visible ~ .chips label[for=pick-{kind}] {{ outline: 2px solid var(--good); }}"
     yield f"</style></head><body><header><h1>Screening of {_text(name)}</h1>"
     yield _lead(clips)
@@ -178,7 +180,7 @@ def _histograms(clips: Sequence[Clip], settings: ScreenSettings) -> Iterator[str
             high = max(1.25 * getattr(settings, f.high), low + 1.0)
         bounds = ((f.low, True), (f.high, False))
         limits = [(getattr(settings, b) * f.scale, is_low, f.show(getattr(settings, b))) for b, is_low in bounds if b]
-        unit = f.form.rpartition("}")[2].strip()
+        unit = f.unit.strip()
         yield f"<figure><figcaption>{_text(f.title)}<span class=soft>{len(values):,}</span></figcaption>"
         yield draw(values, limits, (low, high), unit) + "</figure>"
     yield '</div><p class="soft">Red bars lie beyond a threshold (dashed). What a clip that fell earlier was not '
