@@ -64,6 +64,11 @@ def test_again_changes_nothing(exported):
     assert {p.name: p.read_bytes() for p in target.rglob("*") if p.is_file()} == before
 
 
+def test_the_data_set_of_another_folder_is_not_replaced(recipe, exported):
+    with pytest.raises(InputError, match="exists already; choose another folder, or say --overwrite"):
+        export_dataset(recipe, exported[1], ExportOptions(SOUND))
+
+
 def test_a_lost_video_costs_its_own_clips_until_it_is_back_and_another_balance_takes_over(recipe, tmp_path):
     video, options = tmp_path / "videos" / "episode1.wav", ExportOptions(SOUND, workers=1, num_folds=2)
     sound = video.read_bytes()
@@ -99,7 +104,7 @@ def test_too_few_episodes_are_refused_with_the_way_out(make_recipe, tmp_path):
         export_dataset(folder, tmp_path / "data", ExportOptions(SOUND))
     with pytest.raises(InputError, match="there can be 2 to 2 folds"):
         export_dataset(folder, tmp_path / "data", ExportOptions(SOUND, num_folds=5))
-    assert not (tmp_path / "data.parts").exists()
+    assert not (folder / "utterances.parquet").exists()
     one = make_recipe(episodes=1, name="one")
     balance(one)
     with pytest.raises(InputError, match="all clips are of one episode"):

@@ -98,7 +98,7 @@ def export_dataset(
     if target is None:
         raise InputError("say which data set folder to make, or which file the labels alone go to (--labels-only)")
     _refuse_few_groups(groups, options.num_folds)
-    table = target.with_name(f"{target.name}.parts") / "utterances.parquet"
+    table = folder / "utterances.parquet"  # here, so that a data set of another folder is not taken for an earlier one
     _write_table(table, columns)
     extraction = extract_media(table, target, _extraction_options(folder, options, list(classes)), on_change=on_change)
     return Export(target, num, classes, groups, extraction, (*notes, *extraction.notes))

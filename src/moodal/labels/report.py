@@ -6,7 +6,7 @@ Between conditions a clip counts where one label has most votes ("one winner") i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import combinations
 from pathlib import Path
@@ -20,9 +20,8 @@ from moodal.agreement import (
     Statistic,
     alpha_statistic,
     cohen_statistic,
+    estimates,
     has_equal_votes,
-    interval,
-    intervals,
     kinds_of,
     others_statistic,
     percentiles,
@@ -198,8 +197,7 @@ def _condition(votes: Votes, condition: str, o: AgreementOptions) -> ConditionAg
     counts, rows = votes.counts(condition), votes.where(condition)
     total, most = counts.sum(1), counts.max(1, initial=0)
     statistics = {"percent": PERCENT_AGREEMENT, "alpha": alpha_statistic(), "fleiss": FLEISS_KAPPA}
-    spans = intervals(list(statistics.values()), counts, seed=o.seed, samples=o.samples, confidence=o.confidence)
-    found = {n: Estimate(s(counts), *span) for (n, s), span in zip(statistics.items(), spans, strict=True)}
+    found = dict(zip(statistics, _estimates(list(statistics.values()), counts, o), strict=True))
     cohen, pairs = _mean_cohen(votes, rows, o)
     strength, num_strength = _intensity(votes, condition, o)
     seconds = votes.seconds[rows][np.isfinite(votes.seconds[rows])]
@@ -222,10 +220,9 @@ def _condition(votes: Votes, condition: str, o: AgreementOptions) -> ConditionAg
     )
 
 
-def _estimate(statistic: Statistic, data: Array, o: AgreementOptions, *, with_interval: bool = True) -> Estimate:
-    nothing = (math.nan, math.nan)
-    span = interval(statistic, data, seed=o.seed, samples=o.samples, confidence=o.confidence)
-    return Estimate(statistic(data), *(span if with_interval else nothing))
+def _estimates(statistics: Sequence[Statistic], data: Array, o: AgreementOptions) -> list[Estimate]:
+    found = estimates(statistics, data, seed=o.seed, samples=o.samples, confidence=o.confidence)
+    return [Estimate(*numbers) for numbers in found]
 
 
 def _share(hits: int, total: int, o: AgreementOptions) -> Estimate:
@@ -297,7 +294,7 @@ def _intensity(votes: Votes, condition: str, o: AgreementOptions) -> tuple[Estim
         return None, 0
     shape = (len(votes.clips), len(votes.intensities))
     counts = tally(votes.clip[rows], votes.intensity[rows], votes.count[rows], shape)
-    return _estimate(alpha_statistic("ordinal"), counts, o), int((counts.sum(1) >= 2).sum())
+    return _estimates([alpha_statistic("ordinal")], counts, o)[0], int((counts.sum(1) >= 2).sum())
 
 
 def _people(votes: Votes, condition: str, o: AgreementOptions) -> Iterator[PersonAgreement]:
@@ -306,22 +303,19 @@ def _people(votes: Votes, condition: str, o: AgreementOptions) -> Iterator[Perso
         return
     counts, rows = votes.counts(condition), votes.where(condition)
     size = len(votes.labels)
-    agreeing, kappa = _agreeing_share(size), others_statistic(size)
+    statistics = [_agreeing_share(size), others_statistic(size)]
     order = rows[np.argsort(votes.annotator[rows], kind="stable")]
     people, first = np.unique(votes.annotator[order], return_index=True)
     for person, own in zip(people.tolist(), np.split(order, first[1:]), strict=True):
         labels = votes.label[own]
         others = counts[votes.clip[own]] - np.eye(size, dtype=np.int64)[labels]
         data = np.concatenate([labels[:, None], others], axis=1)
-        brief = len(people) > MAX_PEOPLE
-        yield PersonAgreement(
-            votes.annotators[person],
-            condition,
-            len(own),
-            int((others.sum(1) > 0).sum()),
-            _estimate(agreeing, data, o, with_interval=not brief),
-            _estimate(kappa, data, o, with_interval=not brief),
-        )
+        if len(people) <= MAX_PEOPLE:
+            percent, kappa = _estimates(statistics, data, o)
+        else:
+            percent, kappa = (Estimate(s(data), math.nan, math.nan) for s in statistics)
+        shared = int((others.sum(1) > 0).sum())
+        yield PersonAgreement(votes.annotators[person], condition, len(own), shared, percent, kappa)
 
 
 def _agreeing_share(num_labels: int) -> Statistic:

@@ -206,7 +206,7 @@ def _facts(x: Labelled, agreement: AgreementReport | None) -> list[Fact]:
         short = float((x.duration_s < SHORT_S).mean())
         facts.append(Fact("total_duration_s", total, f"{total / 3600:.2f} h"))
         facts.append(Fact("mean_duration_s", mean, f"{mean:.2f} s, median {np.median(x.duration_s):.2f} s"))
-        facts.append(Fact("share_under_5_s", short, f"{short:.1%}"))
+        facts.append(Fact("share_under_5_s", short, percent(short, 1)))
     facts.append(Fact("classes", len(x.classes), f"{len(x.classes)}: {', '.join(x.classes)}"))
     shown = ["full", *(m for m in SHOWN if m in x.single)]
     facts.append(Fact("labelled_separately", ", ".join(shown), ", ".join(shown)))
@@ -220,11 +220,11 @@ def _facts(x: Labelled, agreement: AgreementReport | None) -> list[Fact]:
 def _largest(x: Labelled) -> list[Fact]:
     sizes = np.bincount(x.full, minlength=len(x.classes))
     name, share = x.classes[int(sizes.argmax())], float(sizes.max() / sizes.sum())
-    facts = [Fact("largest_class_share", share, f"{name} {share:.1%}")]
+    facts = [Fact("largest_class_share", share, f"{name} {percent(share, 1)}")]
     if x.of_all:
         most = max(x.of_all, key=lambda c: (x.of_all or {})[c])
         was = x.of_all[most]
-        facts.append(Fact("largest_class_share_before", was, f"{most} {was:.1%}, of all clips with a label"))
+        facts.append(Fact("largest_class_share_before", was, f"{most} {percent(was, 1)}, of all clips with a label"))
     return facts
 
 
@@ -241,7 +241,9 @@ def _of_people(r: AgreementReport) -> list[Fact]:
     if whole.units:
         said = "after adjudication" if whole.adjudicated else "nothing was adjudicated"
         share = whole.final / whole.units
-        facts.append(Fact("final_consistency", share, f"{share:.2%} of {whole.units:,} clips and conditions, {said}"))
+        facts.append(
+            Fact("final_consistency", share, f"{percent(share)} of {whole.units:,} clips and conditions, {said}")
+        )
     return facts
 
 
@@ -269,9 +271,9 @@ def _listed(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def percent(share: float) -> str:
+def percent(share: float, digits: int = 2) -> str:
     """88.72 %"""
-    return "-" if math.isnan(share) else f"{100 * share:.2f} %"
+    return "-" if math.isnan(share) else f"{100 * share:.{digits}f} %"
 
 
 def _defined(rates: Mapping[str, float]) -> dict[str, float | None]:

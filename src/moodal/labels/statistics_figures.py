@@ -80,7 +80,7 @@ def _draw_durations(s: LabelStatistics, ax: Any, letter: str) -> None:
     ax.bar(edges[:-1], counts, step, align="edge", color="#0072B2", edgecolor="white", lw=0.5)
     ax.axvline(x.mean(), color=INK, lw=1.2, ls="--")
     ax.annotate(
-        f"mean {x.mean():.2f} s\n{(x < SHORT_S).mean():.0%} under {SHORT_S:g} s",
+        f"mean {x.mean():.2f} s\n{100 * (x < SHORT_S).mean():.0f} % under {SHORT_S:g} s",
         (x.mean(), 1.0),
         (6, -4),
         xycoords=("data", "axes fraction"),

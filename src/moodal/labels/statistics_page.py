@@ -36,7 +36,7 @@ def as_html(s: LabelStatistics) -> str:
     sections = [
         _section("The data set", _facts(s)),
         _section("Class by class", _classes(s), *(f"<p>{escape(x)}</p>" for x in said[1:])),
-        _section("Durations, labels, and who is taken for whom", _figure(s, svg)),
+        _section("Durations and labels" if s.durations_s else "Labels", _figure(s, svg)),
         _agreement(s.agreement) if s.agreement else "",
         _section("Notes", "<ul>" + "".join(f"<li>{escape(n)}</li>" for n in s.notes) + "</ul>") if s.notes else "",
     ]
