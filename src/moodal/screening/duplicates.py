@@ -20,6 +20,8 @@ EDGE_S = 0.1  # left out on both sides: it sounds of what stands beside the copy
 LENGTH_S = 0.15  # by which the lengths of copies may differ: cuts fall on pictures
 FLOOR_DB = 40.0  # below the loudest; what is softer is lost by encoders
 MIN_ALIKE = 0.8  # correlation of two outlines
+MOST_PAIRS = 8
+BLOCK = 512  # clips that are compared at a time with all of about their length
 MAX_GREY = 12.0  # of 255: mean difference of the pictures of copies
 
 
@@ -41,23 +43,31 @@ def sound_outline(bands: Array, start_s: float, end_s: float, step_s: float) -> 
 
 
 def sound_pairs(clips: Sequence[Clip], outlines: Array) -> list[tuple[int, int]]:
-    """Pairs (earlier, later) of positions in ``clips`` that sound alike. outlines: (N, D), see ``sound_outline``."""
+    """Pairs (earlier, later) of positions in ``clips`` that sound alike; of one later clip with the first
+    ``MOST_PAIRS`` at most. outlines: (N, D), see ``sound_outline``."""
     lengths = np.array([c.duration_s for c in clips])
     order = np.argsort(lengths, kind="stable")
-    sorted_lengths, found = lengths[order], []
-    for first in range(0, len(order), 512):
-        rows = order[first : first + 512]
-        last = int(
-            np.searchsorted(sorted_lengths, sorted_lengths[min(first + 511, len(order) - 1)] + LENGTH_S, "right")
-        )
+    in_order = lengths[order]
+    found = np.zeros((0, 2), np.int64)
+    for first in range(0, len(order), BLOCK):
+        rows = order[first : first + BLOCK]
+        last = int(np.searchsorted(in_order, lengths[rows[-1]] + LENGTH_S, "right"))
         columns = order[first:last]
         alike = outlines[rows].astype(np.float32) @ outlines[columns].astype(np.float32).T
         near = np.abs(lengths[rows][:, None] - lengths[columns][None]) <= LENGTH_S
-        for i, j in zip(*np.nonzero((alike >= MIN_ALIKE) & near), strict=True):
-            if i < j:
-                a, b = sorted((int(rows[i]), int(columns[j])))
-                found.append((a, b))
-    return sorted(found)
+        i, j = np.nonzero(np.triu((alike >= MIN_ALIKE) & near, 1))
+        found = _first_ones(np.concatenate([found, np.sort(np.stack([rows[i], columns[j]], 1), 1)]))
+    return [(int(a), int(b)) for a, b in sorted(found.tolist())]
+
+
+def _first_ones(pairs: Array) -> Array:
+    """pairs: (n, 2); of those with the same later clip the first ``MOST_PAIRS``: a thousand times the same clip makes
+    half a million pairs."""
+    pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
+    _, begins, counts = np.unique(pairs[:, 1], return_index=True, return_counts=True)
+    number = np.arange(len(pairs)) - np.repeat(begins, counts)
+    few: Array = pairs[number < MOST_PAIRS]
+    return few
 
 
 def copies(pairs: Sequence[tuple[int, int]], grey: Mapping[int, Array]) -> dict[int, int]:

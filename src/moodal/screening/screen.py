@@ -18,7 +18,7 @@ import numpy as np
 from moodal.data.clips import Clip, Shot, read_shots, recipe_videos, write_clips
 from moodal.extraction.ledger import Failures, write_ledger
 from moodal.features.model_files import install_face_models, install_voice_model
-from moodal.files import only_one
+from moodal.files import only_one, write_json
 from moodal.media.speech import Network, speech_share
 from moodal.screening.duplicates import EDGE_S, copies, sound_outline, sound_pairs
 from moodal.screening.judging import (
@@ -100,6 +100,7 @@ def screen_clips(
             left.unlink(missing_ok=True)
         shop = Workshop(videos, Parts(parts), Failures(parts / "failures.jsonl"), workers, retry, on_change)
         clips, notes = _screen(shop, shots, settings)
+        write_json(parts / "settings.json", asdict(settings))
         write_ledger(shop.entries, parts / "ledger.parquet")
         pictures = _thumbnails(shop, sample_clips(clips))
         problems = dict(sorted(shop.problems.items()))
