@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -116,7 +117,8 @@ def make_server() -> Server:
         shutil.chown(folder, "postgres")
     server = Server(_free_port(), folder, "postgres", programs)
     options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-    subprocess.run([str(programs / "initdb"), "-D", str(folder / "data"), *options], check=True, stdout=subprocess.DEVNULL, cwd="/", **_as_postgres())
+    command = [str(programs / "initdb"), "-D", str(folder / "data"), *options]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **_as_postgres())
     server.start()
     return server
 
@@ -179,6 +181,11 @@ def project() -> Callable[..., list[Person]]:
         return [p for p in people(db) if p.role == "annotator"]
 
     return fill
+
+
+def dice(seed: int) -> random.Random:
+    """Chance that repeats itself."""
+    return random.Random(seed)  # noqa: S311 - nothing secret
 
 
 def join(db: Database, name: str, role: str) -> Person:

@@ -1,8 +1,8 @@
 """The rules of blind labelling: who gets what, when, and what becomes of the answers."""
 
-import random
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from sqlalchemy import func, insert, select
 from sqlalchemy.exc import IntegrityError
+from tests.annotation.conftest import Clock, dice, join, make_clips, work
 
 from moodal.annotation.accounts import deactivate, invite, people
 from moodal.annotation.answers import Answer
@@ -33,7 +34,6 @@ from moodal.annotation.protocol import (
 from moodal.annotation.schema import AnswerRow, AssignmentRow
 from moodal.annotation.settings import CONDITIONS, AnnotationSettings
 from moodal.types import InputError
-from tests.annotation.conftest import Clock, join, make_clips, work
 
 HAPPY, SAD = Answer("happy", "weak", seconds=2.0), Answer("sad", "strong", seconds=3.0)
 
@@ -60,7 +60,7 @@ def check_complete(db, clips, k, conditions):
 
 def test_four_people_label_everything_blindly_and_then_the_full_clips(database, project):
     crew = project(database, clips=12)
-    rng, got = random.Random(1), defaultdict(list)
+    rng, got = dice(1), defaultdict(list)
     waiting = {p.id: None for p in crew}
     while not all(isinstance(w, Finished) for w in waiting.values()):
         person = rng.choice(crew)
@@ -151,7 +151,7 @@ def test_with_enough_people_everything_ends(tmp_path_factory, clips, k, singles,
     joined = 1 if late else num
     for i in range(joined):
         invite(db, f"p{i}", "annotator")
-    rng, resting, met = random.Random(seed), set(), defaultdict(dict)
+    rng, resting, met = dice(seed), set(), defaultdict(dict)
     crew = people(db)
     while len(resting) < num:
         if joined < num and (rng.random() < 0.1 or len(resting) == joined):
@@ -181,7 +181,7 @@ def test_where_it_cannot_end_the_sentence_names_how_many_people_it_takes(tmp_pat
     prepare(db, make_clips(clips), AnnotationSettings(labels_per_clip=k, seed=seed))
     for i in range(crew):
         invite(db, f"p{i}", "annotator")
-    rng = random.Random(seed)
+    rng = dice(seed)
     for rounds in range(2):
         ends, everybody = {}, people(db)
         while len(ends) < len(everybody):
@@ -257,7 +257,7 @@ def test_a_gap_in_clips_holds_between_meetings(sqlite, project):
         for i, dealt in enumerate(work(sqlite, person)):
             if isinstance(dealt, Assignment):
                 at[dealt.clip_id].append(i)
-        assert all(b - a > 5 for places in at.values() for a, b in zip(places, places[1:], strict=False))
+        assert all(b - a > 5 for places in at.values() for a, b in pairwise(places))
         assert max(map(len, at.values())) == 2
 
 
@@ -656,7 +656,7 @@ def test_what_a_person_holds_is_found_without_reading_what_he_did(sqlite):
 
 def test_a_board_that_followed_is_the_board_read_anew(database, project, clock):
     crew = project(database, clips=8, crew=5, gap_clips=3)
-    rng = random.Random(4)
+    rng = dice(4)
     for _ in range(60):
         person = rng.choice(crew)
         dealt = next_assignment(database, person)

@@ -227,7 +227,8 @@ def _check_password(password: str) -> None:
 
 def key_of(name: str) -> str:
     """How names are compared: neither capitals nor the way an accent is written tell two people apart."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name[:400]).casefold()).strip()[:400]
+    name = name[:400].encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")  # no database keeps these
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()[:400]
 
 
 def _digest(token: str) -> str:

@@ -65,6 +65,7 @@ class Database:
         with self._turn, _sentences(self.engine.url):
             engine = self.engine.execution_options(writes=True)
             with Session(engine, expire_on_commit=False) as session, session.begin():
+                session.connection()  # begins, and on SQLite waits for its turn among processes
                 if not self.is_sqlite:
                     session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
                 yield session

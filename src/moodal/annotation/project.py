@@ -66,6 +66,8 @@ def _check(rows: list[dict[str, Any]]) -> None:
         seen.add(row["id"])
         if not row["id"] or len(row["id"]) > 500:
             raise InputError(f"the name of a clip has 1 to 500 characters, {row['id'][:50]!r} has {len(row['id'])}")
+        if any("\0" in value for value in row.values() if isinstance(value, str)):
+            raise InputError(f"{row['id']!r}: names and words of a clip hold no NUL characters")
         if not 0 <= row["start_s"] < row["end_s"]:
             raise InputError(f"{row['id']}: need 0 <= start_s < end_s, got {row['start_s']} and {row['end_s']}")
 
