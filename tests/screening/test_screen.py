@@ -296,3 +296,19 @@ def test_without_the_voice_model_the_command_stops_unless_told_to_do_without(fil
     result = screen_clips(tmp_path, replace(ScreenSettings(), voices=False), workers=1)
     assert result.passed == 1
     assert any("voices were not told apart" in n for n in result.notes)
+
+
+@on_clips
+def test_a_long_shot_becomes_a_clip_per_stretch_of_speech(film, tmp_path):
+    videos, shots = film
+    write_recipe(tmp_path, videos)
+    write_shots(tmp_path, shots[:1])
+    settings = ScreenSettings(cut="speech", max_s=5.0, pause_s=0.2, voices=False)
+    result = screen_clips(tmp_path, settings, workers=1)
+    clips = read_clips(tmp_path)
+    assert (result.num_shots, result.num_clips) == (1, len(clips))
+    assert len(clips) >= 2
+    assert all(c.id == f"e_0000-{round(1000 * c.start_s):07d}" for c in clips)
+    assert all(a.end_s <= b.start_s + 0.2 for a, b in pairwise(clips))
+    assert any(c.passed for c in clips)
+    assert all(c.speech_share > 0.8 for c in clips)
