@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from moodal.labels.report import MIN_SHARED, AgreementOptions, agreement_of, measure_agreement
+from moodal.labels.estimates import AgreementOptions
+from moodal.labels.people import MIN_SHARED
+from moodal.labels.report import agreement_of, measure_agreement
 from moodal.labels.votes import read_votes
 from moodal.types import InputError
 

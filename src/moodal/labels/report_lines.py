@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 
 from moodal.labels.balance import Balance
-from moodal.labels.report import MIN_SHARED, AgreementReport, Between, ConditionAgreement, Estimate, Follows
+from moodal.labels.estimates import Estimate
+from moodal.labels.people import MIN_SHARED
+from moodal.labels.report import AgreementReport, Between, ConditionAgreement, Follows
 from moodal.labels.votes import SPECIAL
 
 MAX_PEOPLE_SHOWN = 40

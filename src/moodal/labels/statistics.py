@@ -17,8 +17,9 @@ import numpy as np
 
 from moodal.agreement import wilson
 from moodal.files import write_atomic, write_json
+from moodal.labels.estimates import AgreementOptions
 from moodal.labels.labelled import Labelled, read_labelled
-from moodal.labels.report import AgreementOptions, AgreementReport, agreement_of
+from moodal.labels.report import AgreementReport, agreement_of
 from moodal.labels.report_lines import aligned, fraction
 from moodal.labels.votes import INTENSITIES, tally
 from moodal.types import InputError

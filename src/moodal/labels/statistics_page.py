@@ -11,7 +11,8 @@ from string import Template
 
 from moodal import __version__
 from moodal.agreement import wilson
-from moodal.labels.report import AgreementReport, Estimate
+from moodal.labels.estimates import Estimate
+from moodal.labels.report import AgreementReport
 from moodal.labels.report_lines import fraction, span
 from moodal.labels.statistics import ClassRow, LabelStatistics, percent, sentences
 from moodal.labels.statistics_figures import caption
