@@ -82,6 +82,12 @@ def test_a_name_that_looks_like_a_number_is_a_name(write_votes):
     assert (v.clips, v.annotators) == (("007", "7"), ("1", "01"))
 
 
+def test_names_that_look_like_formulas_come_back_as_they_were(write_votes):
+    v = read_votes(write_votes([("'-clip", "full", "'=anna", "happy"), ("''-clip", "full", "o'brien", "happy")]))
+    assert v.clips == ("-clip", "'-clip")
+    assert v.annotators == ("=anna", "o'brien")
+
+
 def test_gold_clips_may_be_answered_twice_and_whoever_labelled_may_adjudicate(write_votes):
     again = [("c1", "full", "anna", "happy", r) for r in ("qualification", "qualification", "main", "adjudication")]
     assert len(read_votes(write_votes(again, (*ALL[:4], "round"))).label) == 4
@@ -101,7 +107,9 @@ def test_a_recipe_folder_has_its_votes_or_says_how_to_get_them(write_votes, tmp_
     with pytest.raises(InputError, match="have its clips labelled with: moodal annotate"):
         read_votes(folder)
     (folder / "annotation.sqlite").touch()
-    with pytest.raises(InputError, match=r"annotation\.sqlite and no votes\.csv; write it with"):
+    with pytest.raises(
+        InputError, match=r"annotation\.sqlite and no votes\.csv; write it with: .* --export .*votes\.csv"
+    ):
         read_votes(folder)
 
 

@@ -29,6 +29,7 @@ NEEDED = ("clip", "condition", "label")
 OPTIONAL = ("annotator", "intensity", "reason", "seconds", "round", "count")
 NUMBERS = ("seconds", "count")
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".parquet")
+ESCAPED = r"^'('*[=+\-@\t\r])"  # in a .csv of ours, a cell that begins like a formula
 MAX_VOTES = 50_000_000  # a table with more, packed small, is no table of votes
 MAX_LABELS = 60  # with more, somebody has put something else into that column
 
@@ -120,7 +121,8 @@ def votes_file(source: Path) -> Path:
         return found[0]
     if (source / "annotation.sqlite").is_file():
         raise InputError(
-            f"{source} has annotation.sqlite and no votes.csv; write it with: moodal annotate {source} --export"
+            f"{source} has annotation.sqlite and no votes.csv; write it with: moodal annotate {source} --export "
+            f"{source / 'votes.csv'}"
         )
     raise InputError(f"{source} has no votes.csv; have its clips labelled with: moodal annotate {source}")
 
@@ -165,7 +167,16 @@ def _text(path: Path) -> pa.Table:
             rows += piece.num_rows
             _refuse_size(path, rows)
             pieces.append(piece)
-        return pa.Table.from_batches(pieces, schema=reader.schema)
+        return _unescaped(pa.Table.from_batches(pieces, schema=reader.schema))
+
+
+def _unescaped(table: pa.Table) -> pa.Table:
+    """Without the apostrophe that keeps a spreadsheet from running a cell as a formula, as our own tables have it."""
+    columns = {name: table[name] for name in table.column_names}
+    for name, values in columns.items():
+        if pa.types.is_string(values.type):
+            columns[name] = pc.replace_substring_regex(values, ESCAPED, r"\1")
+    return pa.table(columns)
 
 
 def _refuse_size(path: Path, rows: int) -> None:
