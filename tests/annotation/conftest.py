@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,12 +79,27 @@ class Server:
         """As when the power fails: no process of it ends in order."""
         main = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
         children = subprocess.run(["pgrep", "-P", str(main)], capture_output=True, text=True, check=False).stdout
-        for pid in (main, *map(int, children.split())):
-            os.kill(pid, signal.SIGKILL)
+        everybody = (main, *map(int, children.split()))
+        for pid in everybody:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        while any(_is_running(pid) for pid in everybody):  # what is left of them holds the shared memory
+            time.sleep(0.01)
+        # where nobody buries the dead (process 1 of a container), their numbers still look alive to the next server
+        (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
 
     def _pg_ctl(self, *arguments: str) -> None:
         command = [str(self.bin / "pg_ctl"), "-D", str(self.folder / "data"), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **_as_postgres())
+        subprocess.run(
+            command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", **_as_postgres()
+        )
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _as_postgres() -> dict[str, object]:
@@ -123,13 +140,29 @@ def make_server() -> Server:
     return server
 
 
+@contextmanager
+def running_server() -> Iterator[Server]:
+    made = make_server()
+    try:
+        yield made
+    finally:
+        with suppress(subprocess.CalledProcessError):  # it may have been stopped
+            made.stop("immediate")
+        shutil.rmtree(made.folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """A PostgreSQL server, started once."""
-    made = make_server()
-    yield made
-    made.stop("immediate")
-    shutil.rmtree(made.folder, ignore_errors=True)
+    with running_server() as made:
+        yield made
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A PostgreSQL server that may be harmed."""
+    with running_server() as made:
+        yield made
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import select, text
-from tests.annotation.conftest import make_server, work
+from tests.annotation.conftest import work
 
 from moodal.annotation.accounts import people
 from moodal.annotation.answers import Answer
@@ -83,33 +83,29 @@ def test_a_writer_that_is_killed_loses_nothing_it_acknowledged(url, database, pr
     check_nothing_is_lost(url, killed_while_labelling(url, lambda process: process.send_signal(signal.SIGKILL)))
 
 
-def test_a_server_that_is_killed_loses_nothing_it_acknowledged(project):
-    server = make_server()
-    url = server.new_database()
+def test_a_server_that_is_killed_loses_nothing_it_acknowledged(own_server, project):
+    url = own_server.new_database()
     db = open_database(url)
     project(db, clips=400, crew=CLIENTS)
-    acknowledged = killed_while_labelling(url, lambda process: server.kill())
-    server.start()
+    acknowledged = killed_while_labelling(url, lambda process: own_server.kill())
+    own_server.start()
     check_nothing_is_lost(url, acknowledged)
     with db.read() as session:  # a connection from before the crash is found to be dead, and replaced
         assert session.scalar(text("SELECT 1")) == 1
     db.close()
-    server.stop("immediate")
 
 
-def test_a_server_that_stops_is_one_sentence(project):
-    server = make_server()
-    db = open_database(server.new_database())
+def test_a_server_that_stops_is_one_sentence(own_server, project):
+    db = open_database(own_server.new_database())
     crew = project(db, clips=4)
     dealt = next_assignment(db, crew[0])
-    server.stop("fast")
-    with pytest.raises(InputError, match="PostgreSQL server at .* cannot be used") as refused:
+    own_server.stop("fast")
+    with pytest.raises(InputError, match=r"PostgreSQL server at .* cannot be used") as refused:
         save_answer(db, crew[0], dealt.id, Answer("neutral"))
     assert "\n" not in str(refused.value)
-    server.start()
+    own_server.start()
     save_answer(db, crew[0], dealt.id, Answer("neutral"))
     db.close()
-    server.stop("immediate")
 
 
 @contextmanager
