@@ -26,15 +26,7 @@ from moodal.labels.people import PersonAgreement, mean_cohen, people_of
 from moodal.labels.votes import ROUNDS, Array, Votes, read_votes, tally
 from moodal.types import MODALITIES, InputError
 
-__all__ = [
-    "AgreementOptions",
-    "AgreementReport",
-    "Between",
-    "ConditionAgreement",
-    "Follows",
-    "agreement_of",
-    "measure_agreement",
-]
+__all__ = ["AgreementOptions", "AgreementReport", "Between", "ConditionAgreement", "Follows", "measure_agreement"]
 
 
 @dataclass(frozen=True, slots=True)

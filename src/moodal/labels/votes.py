@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
+from moodal.labels.cells import ENDINGS, MAX_ROWS, codes, floats, known, read_table, refuse_where
 from moodal.types import MODALITIES, InputError, unknown
 
 CONDITIONS = (*MODALITIES, "full")  # what people were shown
@@ -27,16 +26,15 @@ INTENSITIES = ("weak", "strong")  # in order
 ROUNDS = ("qualification", "main", "adjudication")
 NEEDED = ("clip", "condition", "label")
 OPTIONAL = ("annotator", "intensity", "reason", "seconds", "round", "count")
-NUMBERS = ("seconds", "count")
-ENDINGS = (".csv", ".csv.gz", ".tsv", ".parquet")
-ESCAPED = r"^'('*[=+\-@\t\r])"  # in a .csv of ours, a cell that begins like a formula
-MAX_VOTES = 50_000_000  # a table with more, packed small, is no table of votes
 MAX_LABELS = 60  # with more, somebody has put something else into that column
 
 # CREMA-D's tabulatedVotes.csv: one column of counts per emotion, the row id's first digit says what was shown
 CREMA_D = {"N": "neutral", "H": "happy", "S": "sad", "A": "angry", "F": "fearful", "D": "disgusted"}
 CREMA_D_SHOWN = {"1": "audio", "2": "vision", "3": "full"}
 CREMA_D_COLUMNS = (*CREMA_D, "fileName", "numResponses")
+
+NUMBERS = ("seconds", "count", *CREMA_D, "numResponses")
+WORDS = (*(c for c in (*NEEDED, *OPTIONAL) if c not in NUMBERS), "fileName", "")
 
 Array = npt.NDArray[Any]
 
@@ -100,7 +98,7 @@ def read_votes(source: Path, labels: Sequence[str] | None = None, intensities: S
     ``labels``: every label that may occur, in order (the special answers besides them). Without it, a table that mostly
     speaks of the paper's emotions may hold no others, and any other table may hold what it does.
     """
-    table = _read_table(votes_file(source))
+    table = read_table(votes_file(source), WORDS, NUMBERS)
     is_crema = all(c in table.column_names for c in CREMA_D_COLUMNS)
     if is_crema and any(c in table.column_names for c in NEEDED):
         raise InputError(f"{source} has columns of a votes table and of CREMA-D's tabulated votes; keep one of the two")
@@ -127,81 +125,24 @@ def votes_file(source: Path) -> Path:
     raise InputError(f"{source} has no votes.csv; have its clips labelled with: moodal annotate {source}")
 
 
-def _read_table(path: Path) -> pa.Table:
-    """All columns we may need, as text but for the numbers."""
-    try:
-        if path.name.lower().endswith(".parquet"):
-            table = _parquet(path)
-        elif path.name.lower().endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
-            table = _text(path)
-        else:
-            raise InputError(f"{path}: a table of votes ends in {', '.join(ENDINGS)}")
-    except (pa.ArrowException, OSError) as e:
-        raise InputError(f"{path} cannot be read as a table: {str(e).splitlines()[0]}") from e
-    return table
-
-
-def _parquet(path: Path) -> pa.Table:
-    with pq.ParquetFile(path) as file:
-        _refuse_size(path, file.metadata.num_rows)
-        known = [c for c in file.schema_arrow.names if c in (*NEEDED, *OPTIONAL, *CREMA_D_COLUMNS, "")]
-        return file.read(columns=known)
-
-
-def _text(path: Path) -> pa.Table:
-    """Read piece by piece: a small packed file may be a very large one. Other columns may hold anything."""
-    types = dict.fromkeys((*NEEDED, *OPTIONAL, "", "fileName"), pa.string())
-    types |= dict.fromkeys((*NUMBERS, *CREMA_D, "numResponses"), pa.float64())
-    parse = pa.csv.ParseOptions(delimiter="\t" if ".tsv" in path.name.lower() else ",", newlines_in_values=True)
-    with pa.csv.open_csv(path, parse_options=parse) as header:
-        names = header.schema.names
-    known = [c for c in names if c in types]
-    if len(set(known)) < len(known):
-        raise InputError(f"{path} has two columns of one name among {', '.join(known)}")
-    convert = pa.csv.ConvertOptions(
-        column_types=types, include_columns=known, null_values=[""], strings_can_be_null=True
-    )
-    pieces, rows = [], 0
-    with pa.csv.open_csv(path, parse_options=parse, convert_options=convert) as reader:
-        for piece in reader:
-            rows += piece.num_rows
-            _refuse_size(path, rows)
-            pieces.append(piece)
-        return _unescaped(pa.Table.from_batches(pieces, schema=reader.schema))
-
-
-def _unescaped(table: pa.Table) -> pa.Table:
-    """Without the apostrophe that keeps a spreadsheet from running a cell as a formula, as our own tables have it."""
-    columns = {name: table[name] for name in table.column_names}
-    for name, values in columns.items():
-        if pa.types.is_string(values.type):
-            columns[name] = pc.replace_substring_regex(values, ESCAPED, r"\1")
-    return pa.table(columns)
-
-
-def _refuse_size(path: Path, rows: int) -> None:
-    if rows > MAX_VOTES:
-        raise InputError(f"{path} has more than {MAX_VOTES:,} rows; that is no table of votes")
-
-
 def _long_form(source: Path, table: pa.Table, labels: Sequence[str] | None, intensities: Sequence[str]) -> Votes:
     missing = [c for c in NEEDED if c not in table.column_names]
     if missing or not {"annotator", "count"} & set(table.column_names):
         lacking = missing[0] if missing else "annotator"
         raise InputError(f"{source} has no column {lacking!r}; it has {', '.join(map(repr, table.column_names))}")
-    coded = {c: _codes(source, table, c) for c in table.column_names if c not in NUMBERS}
+    coded = {c: codes(source, table, c, free=c == "reason") for c in table.column_names if c not in NUMBERS}
     for c in NEEDED:
-        _refuse_where(source, coded[c][0] < 0, f"has no {c}")
-    condition = _known(source, "condition", coded["condition"], CONDITIONS)
-    round_ = _known(source, "round", coded["round"], ROUNDS) if "round" in coded else np.full(table.num_rows, -1)
+        refuse_where(source, coded[c][0] < 0, f"has no {c}")
+    condition = known(source, "condition", coded["condition"], CONDITIONS)
+    round_ = known(source, "round", coded["round"], ROUNDS) if "round" in coded else np.full(table.num_rows, -1)
     names = _label_set(source, coded["label"], labels)
     nothing = (np.full(table.num_rows, -1), ())
-    strength = _known(source, "intensity", coded.get("intensity", nothing), intensities)
+    strength = known(source, "intensity", coded.get("intensity", nothing), intensities)
     annotator, people = coded.get("annotator", nothing)
     count = _whole_counts(source, table)
     if (annotator >= 0).any():
-        _refuse_where(source, annotator < 0, "names no annotator, and other rows do; name all of them or none")
-        _refuse_where(source, count != 1, "stands for another number of votes than one, and names an annotator")
+        refuse_where(source, annotator < 0, "names no annotator, and other rows do; name all of them or none")
+        refuse_where(source, count != 1, "stands for another number of votes than one, and names an annotator")
     clips = coded["clip"][1]
     votes = Votes(
         name=source.name,
@@ -214,48 +155,15 @@ def _long_form(source: Path, table: pa.Table, labels: Sequence[str] | None, inte
         clip=coded["clip"][0],
         condition=condition,
         annotator=annotator,
-        label=_known(source, "label", coded["label"], names),
+        label=known(source, "label", coded["label"], names),
         intensity=strength,
         reason=coded.get("reason", nothing)[0],
-        seconds=_floats(table, "seconds"),
+        seconds=floats(table, "seconds"),
         round=np.where(round_ < 0, ROUNDS.index("main"), round_),
         count=count,
     )
     _refuse_twice(source, votes)
     return votes
-
-
-def _codes(source: Path, table: pa.Table, column: str) -> tuple[Array, tuple[str, ...]]:
-    """(V,) a number per row, -1 where the cell is empty, and the name of each number, in order of appearance."""
-    values = table[column]
-    if not pa.types.is_string(values.type):
-        values = pc.cast(values, pa.string())
-    values = pc.if_else(pc.equal(values, ""), None, values)  # as some programs write what is not known
-    try:
-        coded = values.combine_chunks().dictionary_encode()
-        coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
-        names = coded.dictionary.to_pylist()
-    except UnicodeDecodeError:
-        raise InputError(f"{source}: column {column} is not UTF-8; save the file with that encoding") from None
-    codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    for number, name in enumerate(names if column != "reason" else ()):
-        if not name.isprintable():
-            _refuse_where(source, codes == number, f"has the {column} {name!r}, which cannot be shown; rename it")
-        if name != name.strip():
-            _refuse_where(source, codes == number, f"has the {column} {name!r}, with a space at an end; remove it")
-    return codes, tuple(names)
-
-
-def _known(source: Path, what: str, coded: tuple[Array, Sequence[str]], known: Sequence[str]) -> Array:
-    """The codes, into ``known``."""
-    codes, names = coded
-    place = {name: i for i, name in enumerate(known)}
-    for number, name in enumerate(names):
-        if name not in place:
-            row = int(np.flatnonzero(codes == number)[0])
-            raise InputError(f"{source}: row {row + 1}: {unknown(what, name, known)}")
-    into = np.array([*(place[name] for name in names), -1], dtype=np.int64)  # the last one is what -1 points at
-    return np.asarray(into[codes])
 
 
 def _label_set(source: Path, coded: tuple[Array, Sequence[str]], labels: Sequence[str] | None) -> tuple[str, ...]:
@@ -283,26 +191,11 @@ def _label_set(source: Path, coded: tuple[Array, Sequence[str]], labels: Sequenc
 def _whole_counts(source: Path, table: pa.Table) -> Array:
     if "count" not in table.column_names:
         return np.ones(table.num_rows, dtype=np.int64)
-    count = _floats(table, "count")
+    count = floats(table, "count")
     count = np.where(np.isnan(count), 1.0, count)
-    _refuse_where(source, count < 0, "has a negative count")
-    _refuse_where(source, (count != np.floor(count)) | (count > MAX_VOTES), "has a count that is no number of votes")
+    refuse_where(source, count < 0, "has a negative count")
+    refuse_where(source, (count != np.floor(count)) | (count > MAX_ROWS), "has a count that is no number of votes")
     return count.astype(np.int64)
-
-
-def _floats(table: pa.Table, column: str) -> Array:
-    if column not in table.column_names:
-        return np.full(table.num_rows, np.nan)
-    try:
-        return np.asarray(pc.cast(table[column], pa.float64()).to_numpy(), dtype=float)
-    except pa.ArrowException as e:
-        raise InputError(f"the column {column} holds what is no number: {str(e).splitlines()[0]}") from e
-
-
-def _refuse_where(source: Path, wrong: npt.ArrayLike, said: str) -> None:
-    rows = np.flatnonzero(wrong)
-    if len(rows):
-        raise InputError(f"{source}: row {int(rows[0]) + 1} {said}")
 
 
 def _refuse_twice(source: Path, v: Votes) -> None:
@@ -330,22 +223,22 @@ def _crema_d(source: Path, table: pa.Table) -> Votes:
             f"{source} has no column of row ids, whose first digit says what was shown (1 voice, 2 face, 3)"
         )
     ids = pc.utf8_slice_codeunits(pc.cast(table[first], pa.string()), 0, 1)
-    shown = _codes(source, pa.table({"row": ids}), "row")
-    _refuse_where(source, shown[0] < 0, "has no row id")
+    shown = codes(source, pa.table({"row": ids}), "row")
+    refuse_where(source, shown[0] < 0, "has no row id")
     names = [CREMA_D_SHOWN.get(digit, f"row id {digit}...") for digit in shown[1]]
-    condition = _known(source, "condition", (shown[0], names), CONDITIONS)
-    clip, clips = _codes(source, table, "fileName")
-    _refuse_where(source, clip < 0, "has no fileName")
-    counts = np.stack([_floats(table, letter) for letter in CREMA_D], axis=1)
-    _refuse_where(source, (counts < 0).any(1), "has a negative count")
-    wrong = (counts != np.floor(counts)) | (counts > MAX_VOTES)
-    _refuse_where(source, wrong.any(1), "has a count that is no number of votes")
-    off = counts.sum(1) != _floats(table, "numResponses")
-    _refuse_where(source, off, "has votes that do not add up to numResponses")
+    condition = known(source, "condition", (shown[0], names), CONDITIONS)
+    clip, clips = codes(source, table, "fileName")
+    refuse_where(source, clip < 0, "has no fileName")
+    counts = np.stack([floats(table, letter) for letter in CREMA_D], axis=1)
+    refuse_where(source, (counts < 0).any(1), "has a negative count")
+    wrong = (counts != np.floor(counts)) | (counts > MAX_ROWS)
+    refuse_where(source, wrong.any(1), "has a count that is no number of votes")
+    off = counts.sum(1) != floats(table, "numResponses")
+    refuse_where(source, off, "has votes that do not add up to numResponses")
     pairs = clip * len(CONDITIONS) + condition
     again = np.ones(len(pairs), bool)
     again[np.unique(pairs, return_index=True)[1]] = False
-    _refuse_where(source, again, "has the votes of a clip and a condition that stood there before")
+    refuse_where(source, again, "has the votes of a clip and a condition that stood there before")
     row, label = np.nonzero(counts)
     return Votes(
         name="CREMA-D",
