@@ -71,7 +71,7 @@ def test_what_failed_three_times_is_given_up_until_asked_again(videos, tmp_path)
     broken = replace(make_clips(1)[0], video="broken.mp4")
     for status in ("failed", "failed", "skipped", "skipped"):
         cuts = cut_clips(videos, [broken], ["audio"], tmp_path / "media", workers=1)
-        assert [(e.status, e.tries) for e in cuts.entries][0][0] == status
+        assert cuts.entries[0].status == status
     assert cuts.entries[0].tries == 3
     cuts = cut_clips(videos, [broken], ["audio"], tmp_path / "media", workers=1, retry=True)
     assert cuts.entries[0].tries == 1
@@ -102,5 +102,5 @@ def test_what_a_killed_cutting_left_is_swept_away(videos, tmp_path):
 
 
 def test_without_a_clip_that_passed_there_is_nothing_to_label(tmp_path):
-    with pytest.raises(InputError, match="none of the 1 clips in .* passed the screening"):
+    with pytest.raises(InputError, match=r"none of the 1 clips in .* passed the screening"):
         refuse_without_clips([replace(make_clips(1)[0], passed=False)], tmp_path)

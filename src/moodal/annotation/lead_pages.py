@@ -20,7 +20,7 @@ from moodal.annotation import accounts, exchange, lead
 from moodal.annotation.accounts import ROLES, Person
 from moodal.annotation.clips_shown import any_media, clip_of
 from moodal.annotation.database import Database
-from moodal.annotation.overview_tables import tables_of
+from moodal.annotation.overview_tables import agreement_tables, drift_table, heats, people_table
 from moodal.annotation.pages import MEDIA_TYPES, QUESTIONS
 from moodal.annotation.protocol import SHOWS_WORDS, Answer
 from moodal.annotation.site import Form, Site, answer_of, clean, download, form_of, sentence_of
@@ -38,7 +38,8 @@ def make_router(site: Site) -> APIRouter:
     @router.get("")
     def overview(request: Request) -> Response:
         person, found = site.lead(request), lead.overview(site.db)
-        return site.page(request, "overview.html", person, overview=found, tables=tables_of(found))
+        return site.page(request, "overview.html", person, overview=found, people=people_table(found),
+                         agreement=agreement_tables(found), heats=heats(found), drift=drift_table(found))  # fmt: skip
 
     @router.get("/people")
     def people(request: Request) -> Response:
@@ -235,7 +236,7 @@ def _decide(
         text=clip.text if condition in SHOWS_WORDS else None,
         duration_s=clip.duration_s,
         question=QUESTIONS[condition],
-        left=sum(d.decision is None for d in found),
+        left=len(lead.disagreements(site.db, condition)),
     )
 
 
