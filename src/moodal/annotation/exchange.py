@@ -100,7 +100,7 @@ def _write_csv(path: Path, parts: Iterator[list[dict[str, Any]]]) -> None:
         writer = csv.DictWriter(f, COLUMNS)
         writer.writeheader()
         for rows in parts:
-            writer.writerows({k: _harmless(v) for k, v in row.items()} for row in rows)
+            writer.writerows({k: written_cell(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows)
 
 
 def _write_parquet(path: Path, parts: Iterator[list[dict[str, Any]]]) -> None:
@@ -109,8 +109,14 @@ def _write_parquet(path: Path, parts: Iterator[list[dict[str, Any]]]) -> None:
             writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
-def _harmless(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and DANGEROUS.match(value) else value
+def written_cell(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula; ``read_cell`` takes it back."""
+    return f"'{text}" if DANGEROUS.match(text) else text
+
+
+def read_cell(text: str) -> str:
+    """What ``written_cell`` was given."""
+    return text[1:] if ESCAPED.match(text) else text
 
 
 def _read_csv(file: Path) -> Iterator[dict[str, Any]]:
@@ -121,7 +127,7 @@ def _read_csv(file: Path) -> Iterator[dict[str, Any]]:
             for number, row in enumerate(reader, start=1):
                 if None in row or None in row.values():
                     raise InputError(f"{file.name}: row {number} has another number of cells than the first line")
-                yield {k: v[1:] if ESCAPED.match(v) else v for k, v in row.items()}
+                yield {k: read_cell(v) for k, v in row.items()}
     except FileNotFoundError:
         raise InputError(f"{file} does not exist") from None
     except (csv.Error, UnicodeDecodeError) as e:

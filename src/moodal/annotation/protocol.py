@@ -182,7 +182,7 @@ def keep_answer(session: Session, row: AssignmentRow, person_id: int, answer: An
         reason=answer.reason or None,
         comment=answer.comment or None,
         seconds=answer.seconds,
-        at_s=now,
+        at_s=round(now, 6),  # what a written time can say
     )
     session.add(said)
     session.flush()
