@@ -18,7 +18,7 @@ from moodal.annotation.protocol import Assignment, next_assignment, save_answer
 from moodal.annotation.schema import AnswerRow, AssignmentRow
 from moodal.types import InputError
 
-CLIENTS, ACKNOWLEDGED = 50, 150
+CLIENTS, ACKNOWLEDGED = 50, 100
 LABELS_FOREVER = """
 import sys, threading
 from moodal.annotation.accounts import people
