@@ -296,6 +296,22 @@ def test_sixteen_threads_never_share_a_seat(database, project):
     assert all(len(who) == len({p for p, _ in who}) for who in by_person.values())
 
 
+def test_two_servers_deal_from_one_project(url, database, project):
+    """Each follows what the other has written."""
+    crew = project(database, clips=6)
+    other = open_database(url, clock=database.clock)
+
+    def label(i):
+        for _ in range(6):
+            work((database, other)[i % 2], crew[i // 2], 2, lambda _: HAPPY)
+
+    for _ in range(2):
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(label, range(8)))
+    other.close()
+    check_complete(database, 6, 2, ("audio", "vision", "full"))
+
+
 def test_one_person_who_asks_twice_at_once_holds_one_clip(database, project):
     person = project(database, clips=30)[0]
     with ThreadPoolExecutor(8) as pool:

@@ -106,7 +106,8 @@ def sign_in(db: Database, name: str, password: str, *, address: str = "") -> str
     with db.read() as session:
         row = session.scalar(select(PersonRow).where(PersonRow.key == key))
     hashed = row.password_hash if row is not None and row.active else None
-    right = _verify(hashed or _nobody(), password[: PASSWORD_LENGTH[1] + 1])
+    nobody = _nobody()  # in every case, or the first unknown name would take longer than the others
+    right = _verify(hashed or nobody, password[: PASSWORD_LENGTH[1] + 1])
     if row is None or hashed is None or not right:
         raise InputError("the name or the password is wrong")
     renewed = _hash(password) if HASHER.check_needs_rehash(hashed) else None
