@@ -61,12 +61,12 @@ class Server:
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://{self.user}@127.0.0.1:{self.port}/{database}"
 
-    def new_database(self) -> str:
+    def new_database(self, template: str = "template1") -> str:
         import psycopg
 
         name = f"t{uuid.uuid4().hex}"
         with psycopg.connect(host="127.0.0.1", port=self.port, user=self.user, dbname="postgres", autocommit=True) as c:
-            c.execute(f'CREATE DATABASE "{name}"')
+            c.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return self.url(name)
 
     def start(self) -> None:
@@ -171,11 +171,36 @@ def clock() -> Clock:
 
 
 @pytest.fixture(params=KINDS)
-def url(request, tmp_path) -> str:
-    """The address of an empty database of each kind."""
+def empty_url(request, tmp_path) -> str:
+    """The address of a database of each kind in which there is nothing yet."""
     if request.param == "sqlite":
         return sqlite_url(tmp_path / "annotation.sqlite")
     return request.getfixturevalue("server").new_database()
+
+
+@pytest.fixture(scope="session")
+def blank_file(tmp_path_factory) -> Path:
+    """An SQLite file with all tables and no rows, made once: making them is most of the time of a short test."""
+    path = tmp_path_factory.mktemp("blank") / "annotation.sqlite"
+    open_database(sqlite_url(path)).close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def blank_template(server) -> str:
+    """The same in PostgreSQL: the name of a database to copy."""
+    url = server.new_database()
+    open_database(url).close()
+    return url.rsplit("/", 1)[1]
+
+
+@pytest.fixture(params=KINDS)
+def url(request, tmp_path) -> str:
+    """The address of a database of each kind that has its tables."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("blank_file"), tmp_path / "annotation.sqlite")
+        return sqlite_url(tmp_path / "annotation.sqlite")
+    return request.getfixturevalue("server").new_database(request.getfixturevalue("blank_template"))
 
 
 @pytest.fixture
@@ -187,8 +212,9 @@ def database(url, clock) -> Iterator[Database]:
 
 
 @pytest.fixture
-def sqlite(tmp_path, clock) -> Iterator[Database]:
+def sqlite(tmp_path, clock, blank_file) -> Iterator[Database]:
     """An open SQLite database, for what does not depend on the kind."""
+    shutil.copy(blank_file, tmp_path / "one.sqlite")
     db = open_database(sqlite_url(tmp_path / "one.sqlite"), clock=clock)
     yield db
     db.close()

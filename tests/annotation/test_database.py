@@ -15,26 +15,28 @@ from moodal.annotation.schema import Base, Project
 from moodal.types import InputError, WorkError
 
 
-def test_the_migrations_make_the_tables_of_the_schema(database):
-    with database.read() as session:
+def test_the_migrations_make_the_tables_of_the_schema(empty_url):
+    db = open_database(empty_url)
+    with db.read() as session:
         context = MigrationContext.configure(session.connection(), opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
+    db.close()
 
 
-def test_opening_again_changes_nothing(url):
-    first = open_database(url)
+def test_opening_again_changes_nothing(empty_url):
+    first = open_database(empty_url)
     with first.write() as session:
         session.add(Project(id=1, settings="{}", created_at_s=0.5))
     first.close()
-    again = open_database(url)
+    again = open_database(empty_url)
     with again.read() as session:
         assert session.get(Project, 1).created_at_s == 0.5
     again.close()
 
 
-def test_several_may_open_a_new_database_at_once(url):
+def test_several_may_open_a_new_database_at_once(empty_url):
     with ThreadPoolExecutor(4) as pool:
-        opened = list(pool.map(lambda _: open_database(url), range(4)))
+        opened = list(pool.map(lambda _: open_database(empty_url), range(4)))
     for db in opened:
         db.close()
 
