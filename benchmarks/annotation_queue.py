@@ -18,8 +18,8 @@ import numpy as np
 
 from moodal.annotation.accounts import Person, invite, people
 from moodal.annotation.answers import Answer
-from moodal.annotation.board import following_board
 from moodal.annotation.database import Database, open_database, sqlite_url
+from moodal.annotation.following import following_board
 from moodal.annotation.overview import compute_overview
 from moodal.annotation.protocol import Assignment, next_assignment, prepare, save_answer
 from moodal.annotation.settings import AnnotationSettings

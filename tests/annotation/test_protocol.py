@@ -15,8 +15,9 @@ from tests.annotation.conftest import Clock, dice, join, make_clips, work
 
 from moodal.annotation.accounts import deactivate, invite, people
 from moodal.annotation.answers import Answer
-from moodal.annotation.board import Board, following_board
+from moodal.annotation.board import Board
 from moodal.annotation.database import open_database, sqlite_url
+from moodal.annotation.following import following_board
 from moodal.annotation.lead import GoldLabel, adjudicate, decide_qualification, set_gold
 from moodal.annotation.protocol import (
     PENDING,

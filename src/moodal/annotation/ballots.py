@@ -13,8 +13,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from moodal.annotation.answers import Answer
-from moodal.annotation.board import following_board
 from moodal.annotation.database import Database
+from moodal.annotation.following import following_board
 from moodal.annotation.schema import AnswerRow, AssignmentRow, ClipRow
 from moodal.annotation.settings import CONDITIONS, AnnotationSettings
 

@@ -11,9 +11,7 @@ The arrays follow the database: they are read once and then from the last row se
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -23,10 +21,9 @@ import numpy.typing as npt
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
-from moodal.annotation.database import Database
-from moodal.annotation.schema import AssignmentRow, ClipRow, Gold, Person, Project, Qualification, Returned
-from moodal.annotation.settings import CONDITIONS, AnnotationSettings, settings_from_json
-from moodal.types import InputError
+from moodal.annotation.chance import hashes, key
+from moodal.annotation.schema import AssignmentRow, Person, Qualification, Returned
+from moodal.annotation.settings import CONDITIONS, AnnotationSettings
 
 Array = npt.NDArray[Any]
 BIT = {c: 1 << i for i, c in enumerate(CONDITIONS)}
@@ -62,7 +59,6 @@ BACK = (
 )
 PEOPLE = select(Person.id, Person.role, Person.active).order_by(Person.id)
 FAILED = select(Qualification.person_id, Qualification.condition).where(Qualification.state == "failed")
-REVISION = select(Project.revision)
 
 
 @dataclass
@@ -222,22 +218,22 @@ class Board:
 
     def passes(self, person_id: int) -> tuple[str, ...]:
         """The single conditions in the order in which a person takes them."""
-        return tuple(sorted(self.settings.single, key=lambda c: _key(self.settings.seed, "pass", person_id, c)))
+        return tuple(sorted(self.settings.single, key=lambda c: key(self.settings.seed, "pass", person_id, c)))
 
     def order(self, person_id: int, condition: str) -> Array:
         """All clips in a person's random order, (n,) int32; a new clip falls anywhere and moves no other."""
-        key = (person_id, condition)
-        if key not in self.orders:
+        place = (person_id, condition)
+        if place not in self.orders:
             if len(self.orders) >= MAX_ORDERS:
                 self.orders.pop(next(iter(self.orders)))
-            values = _hashes(self.num_clips, _key(self.settings.seed, "order", person_id, condition))
-            self.orders[key] = np.argsort(values, kind="stable").astype(np.int32)
-        return self.orders[key]
+            values = hashes(self.num_clips, key(self.settings.seed, "order", person_id, condition))
+            self.orders[place] = np.argsort(values, kind="stable").astype(np.int32)
+        return self.orders[place]
 
     def share(self, person: int, condition: str) -> Array:
         """(n,) bool: the clips at which a person is meant to sit in a single condition."""
-        key = (person, condition)
-        if key not in self.shares:
+        place_of = (person, condition)
+        if place_of not in self.shares:
             if self.ranks is None:
                 self.ranks = self._ranks()
             mine = np.zeros(self.num_clips, bool)
@@ -248,14 +244,14 @@ class Board:
                 place = np.sum(there[: self.settings.single.index(condition)], axis=0, dtype=np.int64)
                 mine = (rank < self.settings.labels_per_clip * num) & (rank % np.maximum(num, 1) == place)
                 mine &= there[self.settings.single.index(condition)]
-            self.shares[key] = np.asarray(mine)
-        return self.shares[key]
+            self.shares[place_of] = np.asarray(mine)
+        return self.shares[place_of]
 
     def _ranks(self) -> Array:
         """(people of the crew, n): at which place of a clip's own order of people each stands."""
         ids = {row: person_id for person_id, row in self.people.items()}
-        keys = [_key(self.settings.seed, "person", ids[row]) for row in self.crew]
-        values = np.stack([_hashes(self.num_clips, k) for k in keys]) if keys else np.zeros((0, self.num_clips))
+        keys = [key(self.settings.seed, "person", ids[row]) for row in self.crew]
+        values = np.stack([hashes(self.num_clips, k) for k in keys]) if keys else np.zeros((0, self.num_clips))
         return np.asarray(values.argsort(axis=0).argsort(axis=0).astype(np.uint16))
 
     def has_and_left(self, person_id: int, condition: str, now: float) -> tuple[int, int]:
@@ -373,58 +369,9 @@ class Board:
         return None
 
 
-@contextmanager
-def following_board(db: Database, session: Session) -> Iterator[Board]:
-    """The board of a database, brought up to what ``session`` sees, for this thread alone.
-
-    To be used before the session writes: what a transaction undoes, the board would still believe.
-    """
-    with db.memory_lock:
-        revision = session.scalar(REVISION)
-        board = db.memory.get("board")
-        if not isinstance(board, Board) or board.revision != revision:
-            board = db.memory["board"] = read_board(session)
-        board.refresh(session)
-        yield board
-
-
-def read_board(session: Session) -> Board:
-    """The board of a project, empty of people; InputError when nothing was prepared."""
-    project = session.get(Project, 1)
-    if project is None:
-        raise InputError("nothing is prepared here yet; run: moodal annotate DIR")
-    settings = settings_from_json(project.settings)
-    n = project.num_clips
-    has_text = np.zeros(n, bool)
-    has_text[list(session.scalars(select(ClipRow.number).where(ClipRow.text.is_not(None), ClipRow.text != "")))] = True
-    gold: dict[str, list[int]] = {}
-    for clip, condition in session.execute(select(Gold.clip, Gold.condition).order_by(Gold.clip)):
-        gold.setdefault(condition, []).append(clip)
-    needed = np.zeros((len(CONDITIONS), n), np.uint8)
-    for c in settings.conditions:
-        needed[CONDITIONS.index(c)] = settings.labels_per_clip * (has_text if c == "text" else np.ones(n, bool))
-    for clips in gold.values():
-        needed[:, clips] = 0
-    return Board(settings, project.revision, needed, {c: np.array(clips) for c, clips in gold.items()})
-
-
 def gold_order(board: Board, person_id: int, condition: str, attempt: int) -> list[int]:
     """The gold clips of a condition in a person's random order, those he has not met first."""
     clips = board.gold.get(condition, np.zeros(0, np.int64))
-    values = _hashes(board.num_clips, _key(board.settings.seed, "gold", person_id, condition, attempt))[clips]
+    values = hashes(board.num_clips, key(board.settings.seed, "gold", person_id, condition, attempt))[clips]
     met = board.met[board.people[person_id], clips] != 0
     return [int(c) for c in clips[np.lexsort((values, met))]]
-
-
-def _key(seed: int, *parts: object) -> int:
-    """64 random bits for a purpose, the same on every machine."""
-    said = "\x1f".join(map(str, (seed, *parts))).encode()
-    return int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "little")
-
-
-def _hashes(num: int, key: int) -> Array:
-    """(num,) uint64, random by ``key``: SplitMix64 (Steele et al., OOPSLA 2014) at key + 0, 1, 2, ..."""
-    x = np.arange(1, num + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(x ^ (x >> np.uint64(31)))

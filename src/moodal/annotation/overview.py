@@ -22,9 +22,9 @@ from moodal.agreement import (
     intervals,
 )
 from moodal.annotation.ballots import Ballots, following_ballots
-from moodal.annotation.board import following_board
 from moodal.annotation.database import Database
 from moodal.annotation.drift import drift_rows
+from moodal.annotation.following import following_board
 from moodal.annotation.schema import Person, Qualification
 from moodal.annotation.settings import CONDITIONS
 from moodal.annotation.waiting import shortage

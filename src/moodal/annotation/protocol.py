@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 
 from moodal.annotation.accounts import Person
 from moodal.annotation.answers import Answer, answer_of, check_answer
-from moodal.annotation.board import Board, following_board
+from moodal.annotation.board import Board
 from moodal.annotation.database import Database
+from moodal.annotation.following import following_board
 from moodal.annotation.project import prepare, project_settings, settings_of
 from moodal.annotation.qualification import deal_gold, evaluate, is_open, is_passed
 from moodal.annotation.schema import AnswerRow, AssignmentRow, ClipRow, Returned
