@@ -96,8 +96,8 @@ def drift_table(overview: Overview) -> Table | None:
     """What differs first. The line shows five consecutive fifths of somebody's work."""
     rows = sorted(overview.drift, key=lambda row: (not row["flagged"], row["p"] is None, row["p"]))
     about = (
-        "Whether somebody labels otherwise in the second half than in the first, by Holm's correction over all rows. The "
-        "line runs over five consecutive fifths of the work."
+        "Whether somebody labels otherwise in the second half than in the first, by Holm's correction over all rows. "
+        "The line runs over five consecutive fifths of the work."
     )
     return _table("Drift", about, [_with_line(row) for row in rows]) if rows else None
 
