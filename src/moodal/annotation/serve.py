@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from moodal.annotation import accounts
 from moodal.annotation.app import create_app
 from moodal.annotation.cut import Cuts, OnChange, cut_clips, refuse_without_clips
 from moodal.annotation.database import Database, open_database, sqlite_url
+from moodal.annotation.exchange import export_votes, import_votes
+from moodal.annotation.label_studio import export_label_studio, import_label_studio
 from moodal.annotation.protocol import prepare, project_settings
 from moodal.annotation.settings import AnnotationSettings
 from moodal.data.clips import read_clips, recipe_videos
@@ -134,13 +137,37 @@ def serve(
 
 def invite(folder: Path, options: AnnotateOptions, name: str, role: str = "annotator") -> str:
     """The link with which somebody new sets a password; it is shown once. Works while the pages are served, too."""
+    with _project(folder, options) as database:
+        token = accounts.invite(database, name, role)
+    return f"{address_of(options, options.port)}/invitation/{token}"
+
+
+def prepare_only(folder: Path, options: AnnotateOptions, *, on_change: OnChange | None = None) -> Prepared:
+    """All that comes before the pages open."""
+    with _project(folder, options) as database:
+        return prepare_folder(folder, database, options, on_change=on_change)
+
+
+def export(folder: Path, options: AnnotateOptions, file: Path) -> int:
+    """Write every label that counts, as votes (.csv, .parquet) or for Label Studio (.json); how many they are."""
+    with _project(folder, options) as database:
+        return (export_label_studio if file.suffix == ".json" else export_votes)(database, file)
+
+
+def import_(folder: Path, options: AnnotateOptions, file: Path) -> int:
+    """Add the labels of such a file to the project, all or none of them; how many they are."""
+    with _project(folder, options) as database:
+        return (import_label_studio if file.suffix == ".json" else import_votes)(database, file)
+
+
+@contextmanager
+def _project(folder: Path, options: AnnotateOptions) -> Iterator[Database]:
     recipe_videos(folder)  # refuses what is no recipe folder
     database = open_project(folder, options)
     try:
-        token = accounts.invite(database, name, role)
+        yield database
     finally:
         database.close()
-    return f"{address_of(options, options.port)}/invitation/{token}"
 
 
 def open_project(folder: Path, options: AnnotateOptions) -> Database:

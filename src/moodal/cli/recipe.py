@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -118,7 +119,9 @@ def annotate(
     as_json: Json = False,
 ) -> None:
     """Pages on which people label clips, each from sound alone, from silent pictures alone and whole. Step 3."""
-    from moodal.annotation import exchange, serve
+    from contextlib import ExitStack
+
+    from moodal.annotation import serve
     from moodal.annotation.settings import AnnotationSettings
     from moodal.config import read_options
     from moodal.terminal import progress_bar
@@ -131,20 +134,27 @@ def annotate(
         link = serve.invite(folder, options, invite, role)
         print_json({"name": invite, "role": role, "link": link}) if as_json else print(link)
         return
-    if export is not None or import_ is not None:
-        number = exchange.exchange(folder, options, export, import_)
-        file, done = (export, "written to") if export is not None else (import_, "read from")
-        print_json({"votes": number, "file": str(file)}) if as_json else print(f"{number} votes {done} {file}")
+    for file, work, done in ((import_, serve.import_, "read from"), (export, serve.export, "written to")):
+        if file is not None:
+            number = work(folder, options, file)
+            print_json({"votes": number, "file": str(file)}) if as_json else print(f"{number} votes {done} {file}")
+    if import_ is not None or export is not None:
         return
+    with ExitStack() as bar:
+        on_change = bar.enter_context(progress_bar("clips"))
 
-    def ready(where: str, prepared: serve.Prepared) -> None:
-        if as_json:
-            print_json({**prepared.as_dict(), "address": where})
+        def ready(prepared: serve.Prepared, where: str | None) -> None:
+            bar.close()
+            if as_json:
+                print_json({**prepared.as_dict(), "address": where})
+            else:
+                print(*prepared.lines(), *([f"labelling at {where}; Ctrl-C ends it"] if where else []), sep="\n")
+            sys.stdout.flush()
+
+        if prepare:
+            ready(serve.prepare_only(folder, options, on_change=on_change), None)
         else:
-            print(*prepared.lines(), f"labelling at {where or 'no address yet'}; Ctrl-C ends it", sep="\n", flush=True)
-
-    with progress_bar("clips") as on_change:
-        serve.serve(folder, options, on_change=on_change, on_ready=ready)
+            serve.serve(folder, options, on_change=on_change, on_ready=lambda where, done: ready(done, where))
 
 
 @app.command()
