@@ -70,5 +70,6 @@ docs: .venv/.dev
 
 .venv/.dev: .venv/.base
 	$(INSTALL) -c constraints.txt -e '.[dev,text,shots,annotate,ray,docs]'
-	@$(BIN)/moodal doctor --install face > /dev/null || echo 'tests that need the face models will be skipped' >&2
+	@for model in face voice; do $(BIN)/moodal doctor --install $$model > /dev/null \
+	  || echo "tests that need the $$model models will be skipped" >&2; done
 	@touch $@

@@ -341,10 +341,12 @@ THROUGH = ["min_loudness_db=-99", "min_speech_share=0", "min_face_share=0", "max
 RUN = """
 import json, resource, sys
 from pathlib import Path
+from moodal.config import read_options
 from moodal.screening.screen import screen_clips
-from moodal.screening.settings import read_screen_settings
+from moodal.screening.settings import ScreenSettings
 if __name__ == "__main__":
-    said = screen_clips(Path(sys.argv[1]), read_screen_settings(None, sys.argv[2:]), workers=2).as_dict()
+    settings = read_options(ScreenSettings, "screen", None, sys.argv[2:])
+    said = screen_clips(Path(sys.argv[1]), settings, workers=2).as_dict()
     workers_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     own_kb = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])  # ru_maxrss is the parent's, too
     print(json.dumps({**said, "workers_kb": workers_kb, "own_kb": own_kb}))

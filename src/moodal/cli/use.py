@@ -94,7 +94,10 @@ def predict(
 @app.command()
 def doctor(
     install: Annotated[
-        str | None, typer.Option(metavar="WHAT", help="Fetch what packages cannot carry: face (two models, 2 MB).")
+        str | None,
+        typer.Option(
+            metavar="WHAT", help="Fetch what packages cannot carry: face (two models, 2 MB), voice (one, 17 MB)."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

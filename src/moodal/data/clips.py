@@ -1,7 +1,7 @@
 """The folder of the recipe, from raw videos to labels: which shots there are, and which of them are clips to label.
 
-DIR/recipe.json says where the videos are; DIR/shots.parquet has one row per shot, DIR/clips.parquet one per shot that was
-screened, with what was measured and why it fell. Readable without us, like every table of ours.
+DIR/recipe.json says where the videos are; DIR/shots.parquet has one row per shot, DIR/clips.parquet one per shot that
+was screened, with what was measured and why it fell. Readable without us, like every table of ours.
 """
 
 from __future__ import annotations

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
 
-from moodal.config import coerce, read_settings
 from moodal.types import InputError, unknown
 
 CUTS = ("shot", "speech")
@@ -65,19 +61,3 @@ class ScreenSettings:
             raise InputError(f"looks_per_s must be above 0 and at most 30, got {self.looks_per_s}")
         if not 0.2 <= self.pause_s <= 10:  # shorter pauses are not noted
             raise InputError(f"pause_s must be from 0.2 to 10, got {self.pause_s}")
-
-
-def read_screen_settings(file: Path | None = None, assignments: Iterable[str] = ()) -> ScreenSettings:
-    """A TOML file's keys, overruled by KEY=VALUE assignments; an unknown key is an error."""
-    if file is not None and not file.is_file():
-        raise InputError(f"{file} does not exist; settings are a TOML file such as: min_s = 1.5")
-    found = read_settings(file, assignments)
-    if found.per_model:
-        raise InputError(f"settings of screening have no tables, got [{next(iter(found.per_model))}]")
-    defaults = {f.name: f.default for f in fields(ScreenSettings)}
-    chosen: dict[str, Any] = {}
-    for key, value in found.common.items():
-        if key not in defaults:
-            raise unknown("setting", key, defaults)
-        chosen[key] = coerce(key, value, defaults[key])
-    return ScreenSettings(**chosen)
