@@ -115,6 +115,7 @@ def serve(
     on_ready: Callable[[str, Prepared], None] | None = None,
 ) -> Prepared:
     """Show the pages until Ctrl-C. ``on_ready`` is told their address when they are there."""
+    recipe_videos(folder)  # refuses what is no recipe folder
     with _listening(options) as bound:
         database = open_project(folder, options)
         try:
@@ -152,6 +153,12 @@ def export(folder: Path, options: AnnotateOptions, file: Path) -> int:
     """Write every label that counts, as votes (.csv, .parquet) or for Label Studio (.json); how many they are."""
     with _project(folder, options) as database:
         return (export_label_studio if file.suffix == ".json" else export_votes)(database, file)
+
+
+def refresh_votes(folder: Path) -> None:
+    """Bring votes.parquet of a folder whose project is beside it to what people have said by now."""
+    if (folder / "annotation.sqlite").is_file():
+        export(folder, AnnotateOptions(), folder / "votes.parquet")
 
 
 def import_(folder: Path, options: AnnotateOptions, file: Path) -> int:

@@ -170,6 +170,7 @@ def agreement(
     """How far people agree: within each condition, person by person, and between face, voice and the full clip."""
     from moodal.labels.report import AgreementOptions, measure_agreement
 
+    _refresh_votes(source)
     found = measure_agreement(
         source, AgreementOptions(labels=tuple(names_of(labels)) if labels else None, samples=samples, seed=seed)
     )
@@ -196,6 +197,7 @@ def balance(
     from moodal.labels.balance import BalanceSettings
     from moodal.labels.balance import balance as balanced
 
+    _refresh_votes(source)
     chosen = read_options(BalanceSettings, "balance", settings, sets or [])
     given = {name: coerce(f"--cap {name}", number, 1) for name, number in parse_assignments(caps or []).items()}
     found = balanced(source, replace(chosen, caps={**chosen.caps, **given}), target=out)
@@ -263,3 +265,11 @@ def export(
         print(*done.lines(), sep="\n")
     if done.extraction and not done.extraction.is_whole:
         raise typer.Exit(1)
+
+
+def _refresh_votes(source: Path) -> None:
+    """People may be labelling right now; a table of votes as SOURCE stays as it is."""
+    if (source / "annotation.sqlite").is_file():
+        from moodal.annotation.serve import refresh_votes
+
+        refresh_votes(source)

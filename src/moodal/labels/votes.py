@@ -113,14 +113,15 @@ def votes_file(source: Path) -> Path:
         raise InputError(f"{source} does not exist")
     if not source.is_dir():
         return source
-    names = [f"{name}{ending}" for name in ("votes", "tabulatedVotes") for ending in ENDINGS]  # the second: CREMA-D's
-    found = [source / name for name in names if (source / name).is_file()]
+    # a labelling project's own first, as moodal agreement and balance write it; the second name is CREMA-D's
+    names = [f"{name}{ending}" for name in ("votes", "tabulatedVotes") for ending in ENDINGS]
+    found = [source / name for name in ("votes.parquet", *names) if (source / name).is_file()]
     if found:
         return found[0]
     if (source / "annotation.sqlite").is_file():
         raise InputError(
-            f"{source} has annotation.sqlite and no votes.csv; write it with: moodal annotate {source} --export "
-            f"{source / 'votes.csv'}"
+            f"{source} has a labelling project and no table of votes; write it: "
+            f"moodal annotate {source} --export {source / 'votes.parquet'}"
         )
     raise InputError(f"{source} has no votes.csv; have its clips labelled with: moodal annotate {source}")
 
