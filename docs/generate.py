@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 
 import typer
 
+from moodal.annotation.settings import AnnotationSettings
 from moodal.cli import app
 from moodal.config import TrainingSettings
+from moodal.labels.balance import BalanceSettings
 from moodal.metrics import DESCRIPTIONS, HIGHER_IS_BETTER, SENTIMENT, measures
 from moodal.models import MODELS, options_of
+from moodal.screening.settings import ScreenSettings
 from moodal.training.spaces import SHIPPED
 from moodal.types import Task
 
@@ -161,6 +164,63 @@ def options() -> str:
     return "\n".join(rows)
 
 
+SCREEN = {
+    "cut": "`shot`: every shot is a clip; `speech`: a shot longer than `max_s` becomes a clip per stretch of speech",
+    "pause_s": "seconds of silence that end a stretch of speech",
+    "min_s": "seconds; shorter clips fall",
+    "max_s": "seconds; longer ones fall",
+    "min_loudness_db": "of the loudest tenth of a second; full scale is 0",
+    "duplicates": "of clips that were seen before (titles, repeats) only the first stays",
+    "min_speech_share": "of the clip's time",
+    "min_face_share": "of its time, in which just one face is seen; and again, in which it looks ahead",
+    "max_faces_share": "of its time, in which more than one is seen",
+    "max_yaw_deg": "how far a face may turn and still look ahead",
+    "max_pitch_deg": "how far it may nod",
+    "min_face_height": "of the picture's; smaller faces are not counted",
+    "looks_per_s": "pictures in which faces are looked for; another value measures again",
+    "voices": "whether more than one voice is looked for; it needs a model (`moodal doctor --install voice`)",
+    "max_voice_distance": "between two halves of the speech; one speaker's is small",
+}
+ANNOTATE = {
+    "conditions": "what is labelled; `text` may join them",
+    "labels_per_clip": "different people for each clip and condition",
+    "emotions": "what may be answered, in the order of the keys",
+    "intensities": "and how strong, except for neutral",
+    "seed": "of everyone's order",
+    "gap_days": "a person may meet a clip in another condition after so many days, before all single passes are done",
+    "gap_clips": "and after so many other clips",
+    "qualification": "gold clips to answer before each condition",
+    "qualification_share": "of them that must be right",
+    "hold_minutes": "an unanswered clip then goes to somebody else",
+}
+BALANCE = {
+    "num_classes": "the largest classes that are kept",
+    "rule": "what makes an emotional clip sure enough: `intensity` (most call it strong), `confidence` (so large a "
+    "share of the votes), `either`, `both`, `none`",
+    "confident": "that share",
+    "neutral": "the class that has no intensity",
+    "neutral_multiple": "it is cut to so many times the largest other class (SDME: 795 / 1312); `none` leaves it",
+    "caps": "the most clips of a class: `--cap angry=500`",
+    "min_votes": "clips with fewer in the full condition fall",
+    "min_share": "of the votes that the winner must have",
+    "seed": "of the draw where a class is cut",
+    "labels": "the emotions that may occur; unknown ones are refused",
+    "intensities": "weakest first",
+}
+
+
+def step_settings(kind: type, meaning: dict[str, str]) -> str:
+    rows = ["| setting | default | what it does |", "|---|---|---|"]
+    rows += [f"| `{f.name}` | {_shown(f)} | {meaning[f.name]} |" for f in fields(kind)]
+    return "\n".join(rows)
+
+
+def _shown(f: Field[object]) -> str:
+    value = f.default if f.default is not MISSING else None
+    text = ",".join(value) if isinstance(value, tuple) else _value(value)
+    return f"`{text}`" if value is not None else ""
+
+
 def settings() -> str:
     rows = ["| setting | default | what it does |", "|---|---|---|"]
     rows += [f"| `{f.name}` | `{_value(f.default)}` | {SETTINGS[f.name]} |" for f in fields(TrainingSettings)]
@@ -204,6 +264,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "settings": settings,
     "metrics": metrics,
     "spaces": spaces,
+    "screen": lambda: step_settings(ScreenSettings, SCREEN),
+    "annotate": lambda: step_settings(AnnotationSettings, ANNOTATE),
+    "balance": lambda: step_settings(BalanceSettings, BALANCE),
 }
 
 

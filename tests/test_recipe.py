@@ -1,7 +1,7 @@
 """From raw episodes to a trained model, one command after the other, on real faces and voices.
 
-Four people label: one in a real browser, by keys, the others as a script that speaks the HTTP API. Each of them judges a
-clip by what the clip itself shows: its length, the one thing that sound, silent pictures and the full clip have in common.
+Four people label: one in a real browser, by keys, the others as scripts over the HTTP API. Each judges a clip by the
+one thing that sound, silent pictures and the full clip have in common: its length.
 """
 
 import json

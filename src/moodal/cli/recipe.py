@@ -217,8 +217,8 @@ def statistics(
     """The data set paper's Table 1, Table 2 and Figure 4 for data labelled modality by modality, as one page."""
     from moodal.labels.statistics import label_statistics
 
-    if out is None and not source.is_dir():
-        raise InputError(f"{source} is a file; say with --out which folder the page goes to")
+    if out is None and not (source / "recipe.json").is_file():
+        raise InputError(f"{source} is no folder of the recipe; say with --out which folder the page goes to")
     found = label_statistics(source, out or source / "statistics")
     print_json(found.as_dict()) if as_json else print(*found.lines(), sep="\n")
 
