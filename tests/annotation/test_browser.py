@@ -18,7 +18,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is no
 NAMES = ("MOODAL_CHROMIUM", "chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = os.environ.get(NAMES[0]) or next((p for n in NAMES[1:] if (p := shutil.which(n))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; name one in MOODAL_CHROMIUM")
-NUM = 3
+NUM = 2
 SETTINGS = AnnotationSettings(conditions=("text", "audio", "vision", "full"), labels_per_clip=1, gap_clips=0)
 MANY = AnnotationSettings(conditions=SETTINGS.conditions, labels_per_clip=5, gap_clips=0)
 PEOPLE = ("Keys", "Mouse", "Plain", "Double", "Looker")

@@ -116,7 +116,7 @@ def serve(
 ) -> Prepared:
     """Show the pages until Ctrl-C. ``on_ready`` is told their address when they are there."""
     recipe_videos(folder)  # refuses what is no recipe folder
-    with _listening(options) as bound:
+    with listening(options) as bound:
         database = open_project(folder, options)
         try:
             prepared = prepare_folder(folder, database, options, on_change=on_change)
@@ -228,12 +228,13 @@ def _settings_there(database: Database) -> AnnotationSettings:
         return AnnotationSettings()
 
 
-def _listening(options: AnnotateOptions) -> socket.socket:
+def listening(options: AnnotateOptions) -> socket.socket:
     """The port is taken before the work begins, which may be long."""
     if not 0 <= options.port < 65_536:
         raise InputError(f"a port is a number from 0 to 65535, got {options.port}")
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # without the name of the protocol asyncio leaves Nagle's algorithm on, and every page waits 40 ms for an ACK
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((options.host, options.port))
