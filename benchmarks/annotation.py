@@ -1,6 +1,7 @@
 """How long somebody who labels waits from one clip to the next, while others label too.
 
     python benchmarks/annotation.py [--people 50] [--clips 100000] [--think 4] [--seconds 60] [--database URL]
+    python benchmarks/annotation.py --cut CLIPS_FOLDER
 
 Makes a project of ``--clips`` clips in a temporary folder (or in the empty database at URL) and starts the real server
 in a process of its own. ``--people`` people label at the same time: each posts an answer, follows the redirect and has
@@ -10,6 +11,9 @@ fetched, their files do not exist.
 
 Client and server share the machine: with ``--think 0`` the times are those of a queue at a full processor. Prints the
 median, the 95th and the 99th percentile, pages per second, and the processor time that a page costs the server.
+
+``--cut``: the first four seconds of each video of a folder are cut as sound, silent and whole; seconds of video per
+second of processor time.
 """
 
 from __future__ import annotations
@@ -35,6 +39,9 @@ from moodal.annotation.security import form_token_of
 from moodal.annotation.serve import AnnotateOptions, listening, run_server
 from moodal.annotation.settings import AnnotationSettings
 from moodal.data.clips import Clip
+from moodal.media.cutting import Piece, cut_segments
+from moodal.media.decode import probe
+from moodal.types import Segment
 
 WARM_UP_S = 5.0
 SETTINGS = AnnotationSettings(gap_clips=200)
@@ -49,7 +56,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--database", help="of an empty PostgreSQL database; SQLite unless given")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--cut", type=Path, metavar="CLIPS_FOLDER")
     asked = parser.parse_args()
+    if asked.cut:
+        cut_speed(asked.cut)
+        return
     if asked.serve:
         serve(asked.serve)
         return
@@ -66,6 +77,24 @@ def main() -> None:
             server.wait()
     print(json.dumps({"database": url.partition(":")[0], "people": asked.people, "clips": asked.clips,
                       "think_s": asked.think, **result}))  # fmt: skip
+
+
+def cut_speed(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        targets = [Path(name) / f for f in ("a.m4a", "v.mp4", "f.mp4")]
+        pieces = [Piece(t, p, s) for t, p, s in zip(targets, (False, True, True), (True, False, True), strict=True)]
+        total_s = spent_s = 0.0
+        for video in sorted(folder.iterdir()):
+            found = probe(video) if video.suffix in (".mp4", ".mov") else None
+            if found is None or found.video is None or found.audio is None:
+                continue
+            length_s, begin_s = min(4.0, found.duration_s or 4.0), time.process_time()
+            list(cut_segments(video, [(Segment(0.0, length_s), pieces)]))
+            cpu_s = time.process_time() - begin_s
+            size = f"{found.video.width_px} x {found.video.height_px}"
+            print(f"{video.name}: {size}, {length_s / cpu_s:.1f} times real time")
+            total_s, spent_s = total_s + length_s, spent_s + cpu_s
+        print(f"all: {total_s / spent_s:.1f} times real time")
 
 
 def make_project(url: str, num_clips: int, num_people: int) -> list[str]:

@@ -1,5 +1,7 @@
 """Beginning to serve: what is refused before any work, what is prepared, and where the links lead."""
 
+import importlib
+import importlib.util
 import logging
 import socket
 from dataclasses import replace
@@ -122,3 +124,15 @@ def test_nobody_invited_is_said(folder, caplog, monkeypatch):
         serve(folder, AnnotateOptions(port=0, settings=AUDIO, workers=1))
     assert "nobody can sign in yet; invite a lead" in caplog.text
     assert "labelling at http://127.0.0.1:" in caplog.text
+
+
+def test_without_its_packages_it_says_how_to_get_them(monkeypatch):
+
+    from moodal import annotation
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else find(name))
+    with pytest.raises(InputError, match=r"labelling needs uvicorn; install it: pip install 'moodal\[annotate\]'"):
+        importlib.reload(annotation)
+    monkeypatch.undo()
+    importlib.reload(annotation)

@@ -1,5 +1,6 @@
 """A cut clip is the segment itself: its pictures and sound at their times, and nothing that was not asked for."""
 
+import os
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ from moodal.media.decode import probe, read_audio, read_frames
 from moodal.types import InputError, Segment
 
 TICK = 2 / 90_000
+CLIPS = Path(os.environ.get("MOODAL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "clips"
 
 
 def brightness(path: Path) -> list[float]:
@@ -233,3 +235,26 @@ def test_no_gap_between_packets(make_video, tmp_path):
     with av.open(tmp_path / "v.mp4") as container:
         packets = [p for p in container.demux() if p.dts is not None]
         assert all(a.pts + a.duration == b.pts for a, b in pairwise(packets))
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", ["friday.mp4", "single_face.mp4", "no_face.mp4", "Input-00002.mp4"])
+def test_real_clips_keep_their_times_and_their_sound(name, tmp_path):
+    video = CLIPS / name
+    if not video.is_file():
+        pytest.skip(f"{video} is not there; set MOODAL_DATA")
+    segment = Segment(0.503, 1.7)
+    pieces = [Piece(tmp_path / "a.m4a", False, True), Piece(tmp_path / "f.mp4", True, True)]
+    assert list(cut_segments(video, [(segment, pieces)])) == [["", ""]]
+    shown = [f.time_s - segment.start_s for f in read_frames(video, segment=segment)]
+    np.testing.assert_allclose(times(tmp_path / "f.mp4"), [0.0, *shown[1:]], atol=TICK)
+    heard = read_audio(video, rate_hz=48_000, segment=segment)
+    for piece in pieces:
+        again = read_audio(piece.target, rate_hz=48_000)
+        num = min(len(heard), len(again))
+        lags = {
+            lag: np.corrcoef(heard[200 : num - 200], again[200 + lag : num - 200 + lag])[0, 1] for lag in range(-99, 99)
+        }
+        best = max(lags, key=lags.__getitem__)
+        assert abs(best) <= 1  # sample, of 48,000 a second
+        assert lags[best] > 0.95
