@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from moodal.data.store import read_dataset
-from moodal.files import new_folder, read_json, sha256, write_atomic, write_json
+from moodal.files import fingerprint, new_folder, read_json, sha256, write_atomic, write_json
 from moodal.types import InputError
 
 CLIPS = ("--clips", "300")
@@ -36,6 +36,18 @@ def simulated(tmp_path_factory):
 def test_sha256_is_of_the_bytes(tmp_path):
     (tmp_path / "file").write_bytes(b"moodal" * 100_000)
     assert sha256(tmp_path / "file") == hashlib.sha256(b"moodal" * 100_000).hexdigest()
+
+
+def test_a_fingerprint_is_of_the_content_and_of_no_path_or_time(tmp_path):
+    content = bytes(range(256)) * 2000
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "c").write_bytes(content[:256_000] + b"?" + content[256_001:])  # as long, another middle
+    (tmp_path / "d").write_bytes(content + b"?")
+    prints = [fingerprint(tmp_path / name) for name in ("a", "b", "c", "d")]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 3
+    assert fingerprint(tmp_path / "nowhere") == fingerprint(tmp_path) == ""
 
 
 def test_what_was_written_is_read_again(tmp_path):
@@ -114,7 +126,7 @@ def test_a_file_in_the_way_is_no_folder(tmp_path):
 HALF = """
 import sys, time
 from pathlib import Path
-from moodal.files import new_folder, write_atomic
+from moodal.files import fingerprint, new_folder, write_atomic
 
 def half(path):
     path.write_text("half of the n")

@@ -15,6 +15,7 @@ from typing import Any
 
 from moodal.types import InputError
 
+PIECE = 1 << 16  # bytes, of each of the three that make a fingerprint
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -51,6 +52,21 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
         raise InputError(f"{path} is not valid JSON: {e}") from e
+
+
+def fingerprint(path: Path) -> str:
+    """Tells two files of one name apart without reading all of them: by size, beginning, middle and end. The time
+    of the last change is no part of it, so a copy is the same file. "" where there is no file to read."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as f:
+            said = hashlib.sha256(str(size).encode())
+            for at in sorted({0, max(0, size // 2 - PIECE // 2), max(0, size - PIECE)}):
+                f.seek(at)
+                said.update(f.read(PIECE))
+    except OSError:
+        return ""
+    return said.hexdigest()[:24]
 
 
 @contextmanager

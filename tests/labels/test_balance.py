@@ -1,9 +1,12 @@
 """From labels to a balanced set: every clip that is left out says why, and the same seed gives the same bytes."""
 
+import io
 import json
 from collections import Counter
 from dataclasses import replace
 
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 
 from moodal.data.clips import Clip, read_clips, write_clips
@@ -195,3 +198,19 @@ def test_labels_that_are_not_there_or_not_ours_are_refused(tmp_path):
     (tmp_path / "labels.parquet").write_bytes(b"no table")
     with pytest.raises(InputError, match="cannot be read as a Parquet table"):
         read_labels(tmp_path)
+
+
+def test_labels_never_take_the_place_of_the_votes(make_recipe):
+    folder = make_recipe()
+    before = (folder / "votes.csv").read_bytes()
+    with pytest.raises(InputError, match=r"give it a name that ends in \.parquet"):
+        balance(folder, target=folder / "votes.csv")
+    (folder / "votes.csv").unlink()
+    pq.write_table(pyarrow.csv.read_csv(io.BytesIO(before)), folder / "votes.parquet")
+    with pytest.raises(InputError, match="holds the votes"):
+        balance(folder, target=folder / "votes.parquet")
+
+
+def test_a_source_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        balance(tmp_path / "nowhere")

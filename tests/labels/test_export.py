@@ -1,10 +1,13 @@
 """A balanced recipe folder becomes a data set that training takes: whole episodes in a split, intensities included."""
 
+import numpy as np
 import pytest
+import soundfile
 
 from moodal.data.clips import read_clips, write_clips
 from moodal.data.store import read_dataset
 from moodal.data.table import read_columns
+from moodal.files import fingerprint
 from moodal.labels.balance import BalanceSettings, balance
 from moodal.labels.export import ExportOptions, export_dataset
 from moodal.types import InputError
@@ -54,7 +57,7 @@ def test_a_label_that_is_no_class_is_left_empty_and_said(exported):
     own = {u.id: u.modality_labels.get("audio") for u in read_dataset(target).utterances}
     assert own["episode0_0000"] == "happy"
     assert own["episode0_0003"] is None  # its sound alone is called neutral
-    assert any("labels of audio alone are none of the classes" in note for note in made.notes)
+    assert any("labels of audio alone that are none of the classes" in note for note in made.notes)
 
 
 def test_again_changes_nothing(exported):
@@ -122,3 +125,33 @@ def test_what_cannot_be_exported_is_refused(recipe, tmp_path):
     (recipe / "labels.parquet").unlink()
     with pytest.raises(InputError, match="run: moodal balance"):
         export_dataset(recipe, tmp_path / "data", ExportOptions(SOUND))
+
+
+def test_overwriting_spares_what_the_data_set_is_made_of(recipe):
+    options = ExportOptions(SOUND, overwrite=True, workers=1)
+    for target, what in (
+        (recipe, "the recipe"),
+        (recipe.parent, "the recipe"),
+        (recipe.parent / "videos", "its videos"),
+    ):
+        with pytest.raises(InputError, match=f"holds {what}; choose another folder"):
+            export_dataset(recipe, target, options)
+    assert (recipe / "clips.parquet").is_file()
+    assert len(list((recipe.parent / "videos").iterdir())) == 3
+
+
+def test_a_video_that_was_replaced_after_the_screening_is_not_cut_where_the_old_one_was(recipe, tmp_path):
+    videos = recipe.parent / "videos"
+    prints = {p.name: fingerprint(p) for p in videos.iterdir()}
+    write_clips(recipe, read_clips(recipe), prints)
+    noise = np.random.default_rng(9).standard_normal(40_000).astype(np.float32)
+    soundfile.write(videos / "episode1.wav", 0.1 * noise, 22_050)
+    with pytest.raises(InputError, match=r"episode1\.wav is another file now than the one that was screened"):
+        export_dataset(recipe, tmp_path / "data", ExportOptions(SOUND, workers=1))
+    assert export_dataset(recipe, None, ExportOptions(labels_only=tmp_path / "l.csv")).utterances == 16
+
+
+def test_videos_that_were_moved_are_asked_for(recipe, tmp_path):
+    (recipe.parent / "videos").rename(recipe.parent / "moved")
+    with pytest.raises(InputError, match="which is no folder; bring it back, or say where they are now: moodal shots"):
+        export_dataset(recipe, tmp_path / "data", ExportOptions(SOUND, workers=1))

@@ -107,7 +107,7 @@ def test_a_recipe_folder_has_its_votes_or_says_how_to_get_them(write_votes, tmp_
     with pytest.raises(InputError, match="have its clips labelled with: moodal annotate"):
         read_votes(folder)
     (folder / "annotation.sqlite").touch()
-    with pytest.raises(InputError, match=r"annotation\.sqlite and no votes\.csv; write it with: .* --export "):
+    with pytest.raises(InputError, match=r"has a labelling project and no table of votes; write it: .* --export "):
         read_votes(folder)
 
 
@@ -230,3 +230,22 @@ def test_crema_d_has_the_votes_that_its_authors_count():
     assert len(v.clips) == 7442
     assert len(set(v.groups)) == 91
     assert {c: int(v.counts(c).sum()) for c in v.conditions} == {"audio": 68568, "vision": 71654, "full": 71778}
+
+
+def test_a_table_of_another_encoding_says_so(tmp_path):
+    said = "clip,condition,annotator,label\nc1,full,Zoë,sad\n"
+    for encoding in ("utf-16", "latin-1"):
+        (tmp_path / "votes.csv").write_bytes(said.encode(encoding))
+        with pytest.raises(InputError, match="is not UTF-8; save it with that encoding"):
+            read_votes(tmp_path / "votes.csv")
+    (tmp_path / "votes.csv").write_bytes(said.encode("utf-8-sig"))
+    assert read_votes(tmp_path / "votes.csv").annotators == ("Zoë",)
+
+
+def test_what_is_wrong_in_a_folder_is_said_of_its_table(write_votes):
+    folder = write_votes(
+        [("c1", "full", "anna", "happy"), ("c1", "smell", "anna", "sad")], name="recipe/votes.csv"
+    ).parent
+    with pytest.raises(InputError, match=r"recipe/votes\.csv: row 2: no condition called 'smell'"):
+        read_votes(folder)
+    assert read_votes(write_votes([("c1", "full", "anna", "happy")], name="recipe/votes.csv").parent).name == "recipe"

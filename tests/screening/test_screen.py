@@ -18,9 +18,9 @@ from tests.features.conftest import DATA, NO_CLIPS, NO_MODELS, on_clips
 from tests.media.conftest import SOUND_HZ, every
 from tests.screening.joined import joined
 
-from moodal.data.clips import Shot, read_clips, write_recipe, write_shots
+from moodal.data.clips import Shot, changed_videos, read_clips, read_shots, write_recipe, write_shots
 from moodal.features.model_files import CACHE_VARIABLE, VOICE_VARIABLE, VOICES, models_installed
-from moodal.files import only_one
+from moodal.files import fingerprint, only_one
 from moodal.screening.screen import screen_clips
 from moodal.screening.settings import ScreenSettings
 from moodal.types import InputError
@@ -277,6 +277,40 @@ def test_talking_heads_pass_and_the_rest_falls_for_its_reason(film, tmp_path):
     screen_clips(tmp_path, ScreenSettings(min_speech_share=0.0), workers=1)
     assert list(reasons(tmp_path).values()) == [None, "face", None, "silence", "duplicate"]
     assert len(set((tmp_path / "screen.parts").glob("*.npz")) - parts) == 1  # faces of the clip without one
+
+
+def test_a_video_that_was_replaced_falls_and_the_others_are_screened(make_video, recipe, tmp_path):
+    for name, seed in (("a.mp4", 0), ("b.mp4", 1)):
+        make_video(name, every(50), sound=[(0.0, noise(2.0, seed))], draw=drawing(seed))
+    folder = recipe([*shots_of("a.mp4", 0.0, 2.0), *shots_of("b.mp4", 0.0, 2.0)])
+    write_shots(folder, read_shots(folder), {name: fingerprint(tmp_path / name) for name in ("a.mp4", "b.mp4")})
+    make_video("a.mp4", every(60), sound=[(0.0, noise(2.4, 2))], draw=drawing(2))
+    result = screen_clips(folder, ScreenSettings(), workers=1)
+    assert reasons(folder) == {"a_0000": "unreadable", "b_0000": "speech"}
+    assert list(result.problems) == ["a.mp4"]
+    assert "is another file now than its shots are of; run again: moodal shots" in result.problems["a.mp4"]
+    rows = pq.read_table(folder / "screen.parts" / "ledger.parquet").to_pylist()
+    assert [(r["video"], r["status"]) for r in rows if r["status"] != "done"] == [("a.mp4", "failed")]
+    assert changed_videos(folder / "clips.parquet", tmp_path, ["a.mp4", "b.mp4"]) == ["a.mp4"]
+
+
+def test_a_folder_of_videos_that_is_gone_costs_no_clip(make_video, recipe, tmp_path):
+    make_video("a.mp4", every(50), sound=[(0.0, noise(2.0, 0))], draw=drawing(0))
+    folder = recipe(shots_of("a.mp4", 0.0, 2.0))
+    screen_clips(folder, ScreenSettings(), workers=1)
+    before = (folder / "clips.parquet").read_bytes()
+    write_recipe(folder, tmp_path / "gone")
+    with pytest.raises(InputError, match="say where they are now: moodal shots VIDEOS"):
+        screen_clips(folder, ScreenSettings(), workers=1)
+    assert (folder / "clips.parquet").read_bytes() == before
+
+
+def test_where_nothing_passed_nobody_is_sent_to_label(make_video, recipe):
+    make_video("mute.mp4", every(50), draw=drawing(0))
+    folder = recipe(shots_of("mute.mp4", 0.0, 2.0))
+    result = screen_clips(folder, ScreenSettings(), workers=1)
+    assert result.next_line(folder) == "nothing is left to be labelled"
+    assert replace(result, passed=1).next_line(folder) == f"next: moodal annotate {folder}"
 
 
 @pytest.mark.corpus

@@ -16,7 +16,7 @@ from tests.media.conftest import every, tone
 from tests.media.test_decode import with_matrix
 from tests.screening.joined import joined
 
-from moodal.data.clips import read_shots, recipe_videos
+from moodal.data.clips import changed_videos, read_shots, recipe_videos
 from moodal.files import only_one, sha256
 from moodal.screening.shots import ShotOptions, find_all_shots
 from moodal.types import InputError
@@ -255,3 +255,63 @@ def test_transnet_finds_the_cuts_between_real_clips_to_the_picture(videos, tmp_p
     assert [s.first_frame for s in shots[1:]] == [c.frame for c in cuts]
     assert [s.start_s for s in shots[1:]] == pytest.approx([c.time_s for c in cuts], abs=1e-4)
     assert all(s.confidence > 0.5 for s in shots[1:])
+
+
+def test_a_recipe_file_that_is_gone_or_damaged_is_written_anew_and_nothing_found_again(add, videos, tmp_path):
+    add("a.mp4", 30)
+    recipe = tmp_path / "recipe"
+    find_all_shots(videos, recipe, FAST)
+    (part,) = (recipe / "shots.parts").glob("*.json")
+    before = part.stat().st_mtime_ns, sha256(recipe / "shots.parquet")
+    for damage in (None, "{", '{"format": 1}', "[]"):
+        (recipe / "recipe.json").unlink()
+        if damage is not None:
+            (recipe / "recipe.json").write_text(damage, encoding="utf-8")
+        find_all_shots(videos, recipe, FAST)
+        assert recipe_videos(recipe) == videos.resolve()
+        assert (part.stat().st_mtime_ns, sha256(recipe / "shots.parquet")) == before
+    (recipe / "recipe.json").write_text('{"format": 2, "videos": "/a"}', encoding="utf-8")
+    with pytest.raises(InputError, match="not of this version"):
+        find_all_shots(videos, recipe, FAST)
+
+
+def test_videos_that_were_moved_are_found_where_they_are_now(add, videos, tmp_path):
+    add("a.mp4", 30)
+    recipe, other = tmp_path / "recipe", tmp_path / "other"
+    find_all_shots(videos, recipe, FAST)
+    (part,) = (recipe / "shots.parts").glob("*.json")
+    before = part.stat().st_mtime_ns
+    other.mkdir()
+    (other / "b.mp4").hardlink_to(videos / "a.mp4")
+    moved = videos.rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=r"was begun with the videos in .*videos; choose another folder"):
+        find_all_shots(other, recipe, FAST)
+    find_all_shots(moved, recipe, FAST)
+    assert recipe_videos(recipe) == moved.resolve()
+    assert part.stat().st_mtime_ns == before
+
+
+def test_damage_that_was_passed_over_is_in_the_ledger(make_video, videos, tmp_path):
+    noise = np.random.default_rng(0)
+    path = make_video("made.mkv", every(60), draw=lambda i, w, h: noise.integers(0, 255, (h, w, 3), np.uint8))
+    raw = bytearray(path.read_bytes())
+    for k in range(len(raw) // 3, len(raw) // 2, 7):
+        raw[k] ^= 0xFF
+    (videos / "a.mkv").write_bytes(bytes(raw))
+    result = find_all_shots(videos, tmp_path / "recipe", FAST)
+    note = ledger(result)["a.mkv"]["note"]
+    assert "damaged pieces were left out" in note
+    assert any("damaged pieces" in line for line in result.lines())
+    assert str(videos) not in note
+
+
+def test_the_table_knows_which_file_its_times_are_of(add, videos, tmp_path):
+    file, recipe = add("a.mp4", 30), tmp_path / "recipe"
+    find_all_shots(videos, recipe, FAST)
+    table = recipe / "shots.parquet"
+    os.utime(file, (1, 1))  # a copy has another time and is the same film
+    assert changed_videos(table, videos, ["a.mp4", "unknown.mp4"]) == []
+    add("a.mp4", 20)
+    assert changed_videos(table, videos, ["a.mp4"]) == ["a.mp4"]
+    file.unlink()
+    assert changed_videos(table, videos, ["a.mp4"]) == []

@@ -80,7 +80,7 @@ def screen(
     if as_json:
         print_json(found.as_dict())
     else:
-        print(*found.lines(), f"next: moodal annotate {folder}", sep="\n")
+        print(*found.lines(), found.next_line(folder), sep="\n")
     if not found.is_whole:
         raise typer.Exit(1)
 
@@ -201,7 +201,9 @@ def balance(
     chosen = read_options(BalanceSettings, "balance", settings, sets or [])
     given = {name: coerce(f"--cap {name}", number, 1) for name, number in parse_assignments(caps or []).items()}
     found = balanced(source, replace(chosen, caps={**chosen.caps, **given}), target=out)
-    print_json(found.as_dict()) if as_json else print(*found.lines(), sep="\n")
+    is_recipe = found.kept and out is None and (source / "recipe.json").is_file()
+    lines = [*found.lines(), *([f"next: moodal export {source} DATASET"] if is_recipe else [])]
+    print_json(found.as_dict()) if as_json else print(*lines, sep="\n")
 
 
 @app.command()
@@ -217,7 +219,7 @@ def statistics(
     """The data set paper's Table 1, Table 2 and Figure 4 for data labelled modality by modality, as one page."""
     from moodal.labels.statistics import label_statistics
 
-    if out is None and not (source / "recipe.json").is_file():
+    if out is None and source.exists() and not (source / "recipe.json").is_file():
         raise InputError(f"{source} is no folder of the recipe; say with --out which folder the page goes to")
     found = label_statistics(source, out or source / "statistics")
     print_json(found.as_dict()) if as_json else print(*found.lines(), sep="\n")
@@ -262,7 +264,7 @@ def export(
     if done.extraction and done.extraction.problem:
         raise WorkError(f"{done.extraction.problem}; ledger: {done.extraction.ledger}")
     if not as_json:
-        print(*done.lines(), sep="\n")
+        print(*done.lines(), *([f"next: moodal train {target}"] if done.extraction else []), sep="\n")
     if done.extraction and not done.extraction.is_whole:
         raise typer.Exit(1)
 

@@ -6,7 +6,8 @@ was screened, with what was measured and why it fell. Readable without us, like 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from moodal.files import read_json, write_atomic, write_json
+from moodal.files import fingerprint, read_json, write_atomic, write_json
 from moodal.types import InputError
 
 FORMAT = 1
+PRINTS = b"moodal.videos"  # in a table's metadata: the fingerprint of each video that its times are of
 KINDS = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 
 
@@ -83,19 +85,63 @@ def write_recipe(folder: Path, videos: Path) -> None:
 
 def recipe_videos(folder: Path) -> Path:
     """Where the media of a recipe folder are."""
-    path = folder / "recipe.json"
-    if not path.is_file():
+    if not (folder / "recipe.json").is_file():
         raise InputError(
             f"{folder} is no folder of the recipe (it has no recipe.json); begin with: moodal shots VIDEOS {folder}"
         )
-    said = read_json(path)
-    if not isinstance(said, dict) or said.get("format") != FORMAT or not isinstance(said.get("videos"), str):
-        raise InputError(f"{path} is not of this version of moodal; begin again with: moodal shots VIDEOS {folder}")
-    return Path(said["videos"])
+    videos = begun_with(folder)
+    if videos is None:
+        raise InputError(
+            f"{folder / 'recipe.json'} does not say where the videos are; mend it with: moodal shots VIDEOS {folder}"
+        )
+    return videos
 
 
-def write_shots(folder: Path, shots: Sequence[Shot]) -> None:
-    _write(folder / "shots.parquet", shots, Shot)
+def begun_with(folder: Path) -> Path | None:
+    """``recipe_videos``; None where recipe.json is absent or damaged, which ``write_recipe`` mends."""
+    path = folder / "recipe.json"
+    try:
+        said = read_json(path)
+    except InputError:
+        return None
+    if isinstance(said, dict) and said.get("format", FORMAT) != FORMAT:
+        raise InputError(f"{path} is not of this version of moodal; choose another folder")
+    videos = said.get("videos") if isinstance(said, dict) else None
+    return Path(videos) if isinstance(videos, str) else None
+
+
+def there_are_videos(folder: Path) -> Path:
+    """``recipe_videos``, refused where that folder is gone: without it every video would seem to be broken."""
+    videos = recipe_videos(folder)
+    if not videos.is_dir():
+        raise InputError(
+            f"the videos of {folder} were in {videos}, which is no folder; bring it back, or say where they are now: "
+            f"moodal shots VIDEOS {folder}"
+        )
+    return videos
+
+
+def changed_videos(table: Path, videos: Path, names: Iterable[str]) -> list[str]:
+    """Which of ``names``, relative to ``videos``, are other files than those whose times ``table`` (shots.parquet or
+    clips.parquet) has; one that is gone is not among them, nor one that the table does not know."""
+    known = video_prints(table)
+    there = ((name, known[name], fingerprint(videos / name)) for name in dict.fromkeys(names) if known.get(name))
+    return [name for name, before, now in there if now and now != before]
+
+
+def video_prints(table: Path) -> dict[str, str]:
+    """The fingerprint that each video had when ``table`` was made; empty where it does not say."""
+    try:
+        metadata = pq.read_schema(table).metadata or {}
+        found = json.loads(metadata.get(PRINTS, b"{}"))
+    except (pa.ArrowException, OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_shots(folder: Path, shots: Sequence[Shot], prints: Mapping[str, str] | None = None) -> None:
+    """``prints``: of each video, the fingerprint of the file that the times are of."""
+    _write(folder / "shots.parquet", shots, Shot, prints)
 
 
 def read_shots(folder: Path) -> list[Shot]:
@@ -103,8 +149,9 @@ def read_shots(folder: Path) -> list[Shot]:
     return _read(folder / "shots.parquet", Shot, f"moodal shots VIDEOS {folder}")
 
 
-def write_clips(folder: Path, clips: Sequence[Clip]) -> None:
-    _write(folder / "clips.parquet", clips, Clip)
+def write_clips(folder: Path, clips: Sequence[Clip], prints: Mapping[str, str] | None = None) -> None:
+    """``prints``: as in ``write_shots``."""
+    _write(folder / "clips.parquet", clips, Clip, prints)
 
 
 def read_clips(folder: Path) -> list[Clip]:
@@ -112,8 +159,10 @@ def read_clips(folder: Path) -> list[Clip]:
     return _read(folder / "clips.parquet", Clip, f"moodal screen {folder}")
 
 
-def _write(path: Path, rows: Sequence[Any], kind: Any) -> None:
+def _write(path: Path, rows: Sequence[Any], kind: Any, prints: Mapping[str, str] | None) -> None:
     schema = _schema(kind)
+    if prints:
+        schema = schema.with_metadata({PRINTS: json.dumps(prints, sort_keys=True)})
     table = pa.Table.from_pylist([asdict(r) for r in rows], schema=schema)
     write_atomic(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
 

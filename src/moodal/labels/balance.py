@@ -6,7 +6,6 @@ a winner, those that are not sure enough; then the largest classes are kept, and
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -32,8 +31,6 @@ from moodal.labels.consensus import (
 from moodal.labels.table import FILE, LabelRow, write_labels
 from moodal.labels.votes import INTENSITIES, Votes, read_votes, votes_file
 from moodal.types import MODALITIES, InputError, unknown
-
-log = logging.getLogger(__name__)
 
 STAGES = ("screening", "votes", "compound", "invalid", "majority", "confidence", "classes", "cap")
 STAGE_OF = {NO_VOTES: "votes", TOO_FEW: "votes", TIE: "majority", SMALL_SHARE: "majority"}
@@ -114,9 +111,13 @@ class Balance:
 def balance(source: Path, settings: BalanceSettings | None = None, *, target: Path | None = None) -> Balance:
     """Write labels.parquet for a recipe folder, or ``target`` for a table of votes; the same seed, the same bytes."""
     s = settings or BalanceSettings()
-    if target is None and not source.is_dir():
+    if target is None and source.is_file():
         raise InputError(f"{source} is no folder; say which file the labels go to with --out")
+    if target is not None and target.suffix.lower() != ".parquet":
+        raise InputError(f"{target}: the labels are a Parquet table; give it a name that ends in .parquet")
     votes = read_votes(source, s.labels, s.intensities)
+    if target is not None and target.resolve() == votes_file(source).resolve():
+        raise InputError(f"{target} holds the votes; give the labels another name")
     _refuse(source, votes, s)
     screened = read_clips(source) if (source / "clips.parquet").is_file() else []
     rows = _with_screening(source, _labelled(votes, s), screened) if screened else _labelled(votes, s)
@@ -125,8 +126,6 @@ def balance(source: Path, settings: BalanceSettings | None = None, *, target: Pa
     made_by = {"settings": asdict(s), "votes_sha256": sha256(votes_file(source))}
     write_labels(path, rows, made_by)
     found = _summary(path, rows, caps, s, votes.emotions)
-    for note in found.notes:
-        log.warning("%s: %s", source, note)
     return found
 
 
@@ -203,7 +202,10 @@ def _with_screening(folder: Path, labelled: Sequence[LabelRow], clips: Sequence[
     by_name = {row.clip: row for row in labelled}
     known = {c.id for c in clips}
     if strangers := [name for name in by_name if name not in known]:
-        raise InputError(f"{folder}: there are votes for {strangers[0]!r}, and clips.parquet has no such clip")
+        raise InputError(
+            f"{votes_file(folder)} has votes for {strangers[0]!r}, and clips.parquet has no such clip"
+            + (f" (nor {len(strangers) - 1} others)" if len(strangers) > 1 else "")
+        )
     empty = LabelRow("", None, None, None, None, None, None, 0, False, None, False, "votes", "nobody labelled it")
     rows = []
     for clip in clips:
@@ -303,7 +305,8 @@ def _summary(
     groups = {r.group for r in rows if r.kept and r.group}
     notes = []
     if len(kept) < s.num_classes:
-        notes.append(f"only {len(kept)} classes are left, and {s.num_classes} were asked for")
+        there = "only 1 class is" if len(kept) == 1 else f"only {len(kept)} classes are"
+        notes.append(f"{there} left, and {s.num_classes} were asked for")
     if not kept:
         notes = ["nothing is left; look at the funnel, and at the settings that left it out"]
     return Balance(

