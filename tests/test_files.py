@@ -1,5 +1,6 @@
 """Files are whole or not there: writers that fail, processes that are killed, disks that are full."""
 
+import errno
 import hashlib
 import resource
 import shutil
@@ -82,6 +83,14 @@ def test_a_writer_that_fails_in_the_middle_leaves_the_old_file(tmp_path):
     with pytest.raises(RuntimeError, match="in the middle"):
         write_atomic(file, fails)
     assert tree(tmp_path) == {"model": hashlib.sha256(b"old").hexdigest()}
+
+
+def test_a_folder_that_may_not_be_written_is_named_with_the_file_that_was_wanted(tmp_path):
+    def fails(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with pytest.raises(InputError, match=r"/labels\.parquet cannot be written: Permission denied"):
+        write_atomic(tmp_path / "labels.parquet", fails)
 
 
 def test_a_block_that_fails_leaves_the_old_folder(tmp_path):

@@ -9,13 +9,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from moodal.types import InputError
 
 PIECE = 1 << 16  # bytes, of each of the three that make a fingerprint
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -34,8 +35,13 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
             _flush(partial)
             partial.replace(path)
             _flush(path.parent)
+    except OSError as e:
+        if e.errno in DENIED:
+            raise InputError(f"{path} cannot be written: {os.strerror(e.errno)}") from e
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # else what went wrong before would not be heard
+            partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -302,6 +302,7 @@ def test_damage_that_was_passed_over_is_in_the_ledger(make_video, videos, tmp_pa
     note = ledger(result)["a.mkv"]["note"]
     assert "damaged pieces were left out" in note
     assert any("damaged pieces" in line for line in result.lines())
+    assert result.as_dict()["notes"] == [{"video": "a.mkv", "note": note}]
     assert str(videos) not in note
 
 

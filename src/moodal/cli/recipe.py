@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -54,7 +55,7 @@ def shots(
     if found.problem:
         raise WorkError(f"{found.problem}; ledger: {found.ledger}")
     if not as_json:
-        print(*found.lines(), f"next: moodal screen {folder}", sep="\n")
+        print(*found.lines(), f"next: moodal screen {quote(str(folder))}", sep="\n")
     if not found.is_whole:
         raise typer.Exit(1)
 
@@ -202,7 +203,7 @@ def balance(
     given = {name: coerce(f"--cap {name}", number, 1) for name, number in parse_assignments(caps or []).items()}
     found = balanced(source, replace(chosen, caps={**chosen.caps, **given}), target=out)
     is_recipe = found.kept and out is None and (source / "recipe.json").is_file()
-    lines = [*found.lines(), *([f"next: moodal export {source} DATASET"] if is_recipe else [])]
+    lines = [*found.lines(), *([f"next: moodal export {quote(str(source))} DATASET"] if is_recipe else [])]
     print_json(found.as_dict()) if as_json else print(*lines, sep="\n")
 
 
@@ -264,7 +265,7 @@ def export(
     if done.extraction and done.extraction.problem:
         raise WorkError(f"{done.extraction.problem}; ledger: {done.extraction.ledger}")
     if not as_json:
-        print(*done.lines(), *([f"next: moodal train {target}"] if done.extraction else []), sep="\n")
+        print(*done.lines(), *([f"next: moodal train {quote(str(target))}"] if done.extraction else []), sep="\n")
     if done.extraction and not done.extraction.is_whole:
         raise typer.Exit(1)
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ class ScreenResult:
 
     def next_line(self, folder: Path) -> str:
         """What to do with what passed, if anything did."""
-        return f"next: moodal annotate {folder}" if self.passed else "nothing is left to be labelled"
+        return f"next: moodal annotate {quote(str(folder))}" if self.passed else "nothing is left to be labelled"
 
 
 def screen_clips(
@@ -138,7 +139,7 @@ def screen_clips(
 
 
 def _anew(videos: Path, folder: Path) -> str:
-    return f"run again: moodal shots {videos} {folder}"
+    return f"run again: moodal shots {quote(str(videos))} {quote(str(folder))}"
 
 
 def _reasons(clips: Iterable[Clip]) -> dict[str, int]:

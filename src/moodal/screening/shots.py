@@ -98,6 +98,7 @@ class ShotsResult:
             "problems": [
                 {"video": e.video, "status": e.status, "note": e.note} for e in self.entries if e.status != DONE
             ],
+            "notes": [{"video": e.video, "note": e.note} for e in self.entries if e.status == DONE and e.note],
         }
 
     def lines(self) -> list[str]:
