@@ -9,7 +9,7 @@ import torch
 
 from moodal.batch import Batch, Ragged
 from moodal.models import create_model
-from moodal.models.mre_plus import factors, fit_experts, mixed, some_agrees
+from moodal.models.mre_plus import Assumption, factors, fit_experts, mixed, some_agrees
 from moodal.types import InputError, Task
 
 CLASSES, DIMS = 3, {"text": 6, "audio": 5, "vision": 4}
@@ -148,7 +148,7 @@ def test_no_step_of_the_fit_makes_the_labels_less_likely():
     for steps in (0, 1, 3, 10):
         old, mre_plus.ITERATIONS = mre_plus.ITERATIONS, steps
         try:
-            experts = fit_experts(x, y, there, CLASSES, 1.0)
+            experts = fit_experts(x, y, there, CLASSES, Assumption(1.0))
         finally:
             mre_plus.ITERATIONS = old
         evidence = torch.stack([torch.tensor(_density(x[m], e)) for m, e in experts.items()], dim=1)
@@ -164,6 +164,55 @@ def _density(x, expert):
     from scipy.stats import multivariate_normal
 
     return np.stack([multivariate_normal.logpdf(x, c, expert.covariance) for c in expert.centres], axis=1)
+
+
+MUFFLED = {  # most of one class sound like another one, and in some utterances nothing means its label
+    "text": np.array([[0.9, 0.1, 0.0], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]),
+    "audio": np.array([[0.95, 0.0, 0.05], [0.65, 0.35, 0.0], [0.6, 0.0, 0.4]]),
+    "vision": np.array([[0.8, 0.1, 0.1], [0.0, 0.9, 0.1], [0.2, 0.1, 0.7]]),
+}
+
+
+def muffled(num=2400, seed=0):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(CLASSES, size=num)
+    inputs = {}
+    for i, (m, dim) in enumerate(DIMS.items()):
+        own = np.array([rng.choice(CLASSES, p=MUFFLED[m][k]) for k in y])
+        centres = np.random.default_rng(100 + i).normal(0, 2.5, (CLASSES, dim))
+        inputs[m] = Ragged.from_rows(torch.tensor(centres[own] + rng.normal(size=(num, dim)), dtype=torch.float32))
+    return Batch(inputs, torch.tensor(y), groups=torch.arange(num) // 5)
+
+
+def test_it_finds_how_most_of_a_class_sound_like_another_where_sometimes_nothing_agrees():
+    model = fitted(muffled())
+    assert not model.get_buffer("some_agree")
+    for m, truth in MUFFLED.items():
+        assert np.abs(model.get_buffer(f"transition_{m}").numpy() - truth).mean() < 0.03, m
+
+
+def test_that_some_modality_agrees_is_kept_where_it_is_so():
+    assert fitted(planted()[0]).get_buffer("some_agree")
+
+
+def test_without_that_the_posterior_is_the_plain_product():
+    batch = muffled(300)
+    model = fitted(batch)
+    model.get_buffer("some_agree").fill_(False)
+    output = model(batch)
+    prior = model.get_buffer("log_prior")
+    evidence = model.evidence(model.prepare(batch))
+    for i in range(5):
+        said, agrees = torch.zeros(CLASSES, dtype=torch.float64), []
+        for m in DIMS:
+            t = model.get_buffer(f"transition_{m}")
+            terms = t * evidence[m][i].exp()  # (y, k)
+            said += terms.sum(1).log()
+            agrees.append(torch.diagonal(terms) / terms.sum(1))
+        posterior = (prior + said).softmax(0)
+        torch.testing.assert_close(output.logits[i].double().softmax(0), posterior, rtol=1e-4, atol=1e-6)
+        relevance = torch.stack([(posterior * a).sum() for a in agrees])
+        torch.testing.assert_close(output.relevance[i].double(), relevance, rtol=1e-4, atol=1e-6)
 
 
 def test_mixed_with_nothing_it_is_itself_and_with_all_it_is_uniform():

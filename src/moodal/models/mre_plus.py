@@ -5,8 +5,9 @@ taken as a probabilistic model in place of a network. With y the utterance's lab
 
     p(y, k, x) = p(y) prod_m T_m[y, k_m] N(x_m; mu_m[k_m], Sigma_m),   not all k_m different from y
 
-fitted by expectation maximisation (Dempster, Laird, Rubin 1977) on utterance labels alone. Sigma_m is shrunk as Ledoit
-and Wolf (2004) do, T_m toward "all agree". Then
+(or without that last condition, where dropping it is worth its cost out of fold: people may call a clip what neither
+face nor voice says), fitted by expectation maximisation (Dempster, Laird, Rubin 1977) on utterance labels alone.
+Sigma_m is shrunk as Ledoit and Wolf (2004) do, T_m toward "all agree". Then
 
     log p(y | x) = log p(y) + sum_m log sum_k T_m[y, k] exp(e_m[k] / tau_m) + log P(some k_m = y | y, x) + const
     r_m = P(k_m = y | x)
@@ -36,9 +37,25 @@ from moodal.types import Task
 
 Array = npt.NDArray[np.float64]
 ITERATIONS, CONVERGED = 30, 1e-3  # at most; ended when no probability of an own label moves by more
-AGREEMENT = (np.inf, 30.0, 1.0)  # pseudo-clips per class that agree: from "they all mean it" to "let the data say"
-DISAGREE = 0.02  # of those pseudo-clips, so that no entry of T is ever 0
+BEGINNINGS, FIRST_ITERATIONS = 8, 5  # of them, each so far, before one goes on
+DISAGREE = 0.02  # of the pseudo-clips that agree, so that no entry of T is ever 0
 TEMPERATURES, IGNORED = (0.5, 20.0), (1e-3, 1 - 1e-3)  # where tau and rho may lie
+
+
+@dataclass(frozen=True, slots=True)
+class Assumption:
+    """What is taken for granted of own labels. strength: pseudo-clips per class that agree, from inf ("they all mean
+    it") to 1 ("let the data say"); some_agree: in every utterance some modality does.
+
+    With it EM begins with the utterances' labels. Without, with clusters of the features: where most utterances of a
+    class mean another one, it could not leave their labels.
+    """
+
+    strength: float
+    some_agree: bool = True
+
+
+ASSUMPTIONS = (Assumption(np.inf), Assumption(30.0), Assumption(1.0), Assumption(1.0, some_agree=False))
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,7 @@ class MREPlus(Discriminant):
     def __init__(self, dims: Mapping[str, int], task: Task, **options: Any) -> None:
         super().__init__(dims, task, **options)
         classes = task.num_outputs
+        self.register_buffer("some_agree", torch.ones((), dtype=torch.bool))
         for m, dim in self.dims.items():
             self.register_buffer(f"precision_{m}", torch.eye(dim, dtype=torch.float64))
             self.register_buffer(f"transition_{m}", torch.eye(classes, dtype=torch.float64))
@@ -67,12 +85,13 @@ class MREPlus(Discriminant):
         batch = self.prepare(train)
         x, y, there = self._arrays(batch)
         folds = folds_of(y, batch, seed)
-        strength, (least, trust) = AGREEMENT[0], _trust(x, y, there, folds, AGREEMENT[0])
-        for looser in AGREEMENT[1:]:
+        given, (least, trust) = ASSUMPTIONS[0], _trust(x, y, there, folds, ASSUMPTIONS[0])
+        for looser in ASSUMPTIONS[1:]:
             loss, settings = _trust(x, y, there, folds, looser)
             if loss < least - cost_of_a_parameter(len(y)):
-                strength, least, trust = looser, loss, settings
-        experts = fit_experts(x, y, there, self.task.num_outputs, strength)
+                given, least, trust = looser, loss, settings
+        experts = fit_experts(x, y, there, self.task.num_outputs, given)
+        self.get_buffer("some_agree").fill_(given.some_agree)
         for m, (tau, rho) in zip(self.modalities, trust, strict=True):
             self.get_buffer(f"centres_{m}").copy_(torch.from_numpy(experts[m].centres))
             self.get_buffer(f"precision_{m}").copy_(torch.from_numpy(np.linalg.inv(experts[m].covariance)))
@@ -98,10 +117,11 @@ class MREPlus(Discriminant):
         transitions = torch.stack([self.get_buffer(f"transition_{m}") for m in self.modalities])  # (M, C, C)
         evidence = torch.stack(list(self.evidence(batch).values()), dim=1)  # (B, M, C)
         said, agrees = factors(evidence, transitions, present)  # (B, M, C) each
-        some = some_agrees(agrees, transitions, present)  # (B, C)
-        logits = self.get_buffer("log_prior") + said.sum(1) + some.log()
-        joint = agrees / (1 - (1 - agrees).prod(1, keepdim=True)).clamp(min=1e-12)  # given that some agree
-        relevance = (logits.softmax(-1)[:, None] * joint.clamp(max=1)).sum(-1) * present
+        logits = self.get_buffer("log_prior") + said.sum(1)
+        if self.get_buffer("some_agree"):
+            logits = logits + some_agrees(agrees, transitions, present).log()
+            agrees = (agrees / (1 - (1 - agrees).prod(1, keepdim=True)).clamp(min=1e-12)).clamp(max=1)
+        relevance = (logits.softmax(-1)[:, None] * agrees).sum(-1) * present
         prior = self.get_buffer("log_prior")
         alone = {m: (prior + said[:, i]).float() for i, m in enumerate(self.modalities)}
         return Output(logits.float(), {}, alone, relevance.float())
@@ -141,23 +161,75 @@ def fit_experts(
     y: npt.NDArray[np.int64],
     there: Mapping[str, npt.NDArray[np.bool_]],
     classes: int,
-    strength: float,
+    assumed: Assumption,
 ) -> dict[str, Expert]:
-    """Expectation maximisation from "all agree". x: (N, D) per modality; y: (N,); there: (N,) bool."""
+    """Expectation maximisation. x: (N, D) per modality; y: (N,); there: (N,) bool."""
     given = np.eye(classes)[y]  # (N, C)
     agree = (1 - DISAGREE) * np.eye(classes) + DISAGREE / classes
     gaussians = {m: _Gaussians(x[m][rows], y[rows], classes) for m, rows in there.items()}
+    if not assumed.some_agree:
+        return {m: _fit_alone(gaussians[m], y[rows], assumed.strength * agree) for m, rows in there.items()}
     own = dict.fromkeys(x, given)
     experts = {m: Expert(*gaussians[m].maximised(given[there[m]]), agree) for m in x}
-    for _ in range(ITERATIONS if np.isfinite(strength) else 0):
+    for _ in range(ITERATIONS if np.isfinite(assumed.strength) else 0):
         before, own = own, _own_labels(x, y, there, experts)
         for m, rows in there.items():
-            counts = given[rows].T @ own[m][rows] + strength * agree
-            transition = counts / counts.sum(1, keepdims=True)
+            transition = _shares(given[rows].T @ own[m][rows] + assumed.strength * agree)
             experts[m] = Expert(*gaussians[m].maximised(own[m][rows]), transition)
         if max(float(np.abs(own[m] - before[m]).max()) for m in own) < CONVERGED:
             break
     return experts
+
+
+def _fit_alone(gaussians: _Gaussians, y: npt.NDArray[np.int64], prior: Array) -> Expert:
+    """One modality whose own labels nothing but its features and y tell: from the likeliest of several beginnings.
+
+    prior: (C, C) pseudo-clips by utterance label and own label.
+    """
+    given = np.eye(len(prior))[y]
+    begun = (_clusters(gaussians, given, seed) for seed in range(BEGINNINGS))
+    tried = [_climbed(gaussians, y, prior, own, FIRST_ITERATIONS) for own in begun]
+    return _climbed(gaussians, y, prior, max(tried, key=lambda t: t[2])[1], ITERATIONS)[0]
+
+
+def _climbed(
+    gaussians: _Gaussians, y: npt.NDArray[np.int64], prior: Array, own: Array, iterations: int
+) -> tuple[Expert, Array, float]:
+    """EM from the own labels ``own``, (N, C): the expert, the own labels, the mean log-likelihood up to a constant."""
+    given = np.eye(len(prior))[y]
+    for _ in range(iterations):
+        before = own
+        expert = Expert(*gaussians.maximised(own), _shares(given.T @ own + prior))
+        log_p = np.log(expert.transition[y]) + log_density(gaussians.x, expert)  # (N, C)
+        total = np.logaddexp.reduce(log_p, axis=1)
+        own = np.exp(log_p - total[:, None])
+        if float(np.abs(own - before).max()) < CONVERGED:
+            break
+    return expert, own, float(total.mean()) + gaussians.shared_log_density(expert.covariance)
+
+
+def _shares(counts: Array) -> Array:
+    return np.asarray(counts / counts.sum(1, keepdims=True))
+
+
+def _clusters(gaussians: _Gaussians, given: Array, seed: int) -> Array:
+    """(N, C) of 0 and 1: clusters where the class means lie, each called by the class that it is most typical of.
+
+    E[x | y] = sum_k T[y, k] mu_k, so the class means span what the true means do, where T can be inverted.
+    """
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.cluster import KMeans
+
+    classes = given.shape[1]
+    centres, covariance = gaussians.maximised(given)
+    half = np.linalg.cholesky(np.linalg.inv(covariance))  # (D, D): x @ half has unit noise within classes
+    spread = np.sqrt(given.mean(0))[:, None] * (centres - gaussians.mean) @ half
+    axes = np.linalg.svd(spread, full_matrices=False)[2][: classes - 1]
+    shown = (gaussians.x - gaussians.mean) @ half @ axes.T
+    found = np.eye(classes)[KMeans(classes, n_init=1, random_state=seed).fit_predict(shown)]
+    counts = given.T @ found
+    typical = counts / np.sqrt(np.maximum(counts.sum(1, keepdims=True) * counts.sum(0), 1))
+    return np.asarray(found[:, linear_sum_assignment(-typical)[1]])
 
 
 class _Gaussians:
@@ -181,6 +253,11 @@ class _Gaussians:
         correlation = (1 - self.shrinkage) * covariance / np.outer(scale, scale) + self.shrinkage * np.eye(len(scale))
         covariance = correlation * np.outer(scale, scale) + 1e-9 * np.eye(len(scale))
         return centres, covariance
+
+    def shared_log_density(self, covariance: Array) -> float:
+        """The mean of what ``log_density`` leaves out because all classes share it, up to a constant."""
+        precision = np.linalg.inv(covariance)
+        return 0.5 * float(np.linalg.slogdet(precision)[1] - np.sum(self.total * precision) / len(self.x))
 
 
 def _own_labels(
@@ -217,10 +294,10 @@ def _trust(
     y: npt.NDArray[np.int64],
     there: Mapping[str, npt.NDArray[np.bool_]],
     folds: list[tuple[Array, Array]],
-    strength: float,
+    assumed: Assumption,
 ) -> tuple[float, list[tuple[float, float]]]:
-    """The best log-loss out of fold with this strength, and each modality's temperature and ignored share there."""
-    held_out = [_held_out(x, y, there, fit_on, apply_to, strength) for fit_on, apply_to in folds]
+    """The best log-loss out of fold under this assumption, and each modality's temperature and ignored share there."""
+    held_out = [_held_out(x, y, there, fit_on, apply_to, assumed) for fit_on, apply_to in folds]
     return _settled(held_out, len(x))
 
 
@@ -233,6 +310,7 @@ class _HeldOut:
     transitions: Tensor
     present: Tensor
     log_prior: Tensor
+    some_agree: bool
 
 
 def _held_out(
@@ -241,11 +319,11 @@ def _held_out(
     there: Mapping[str, npt.NDArray[np.bool_]],
     fit_on: Array,
     apply_to: Array,
-    strength: float,
+    assumed: Assumption,
 ) -> _HeldOut:
     classes = int(y.max()) + 1
     part = {m: there[m][fit_on] for m in x}
-    experts = fit_experts({m: v[fit_on] for m, v in x.items()}, y[fit_on], part, classes, strength)
+    experts = fit_experts({m: v[fit_on] for m, v in x.items()}, y[fit_on], part, classes, assumed)
     evidence = np.stack([log_density(x[m][apply_to], e) for m, e in experts.items()], axis=1)
     present = np.stack([there[m][apply_to] for m in x], axis=1)
     log_prior = np.log(np.bincount(y[fit_on], minlength=classes) / len(fit_on))
@@ -255,6 +333,7 @@ def _held_out(
         torch.from_numpy(np.stack([e.transition for e in experts.values()])),
         torch.from_numpy(present),
         torch.from_numpy(log_prior),
+        assumed.some_agree,
     )
 
 
@@ -290,5 +369,7 @@ def _log_loss(part: _HeldOut, tau: Tensor, rho: Tensor) -> Tensor:
     classes = part.evidence.shape[2]
     transitions = (1 - rho)[:, None, None] * part.transitions + (rho / classes)[:, None, None]
     said, agrees = factors(part.evidence / tau[:, None], transitions, part.present)
-    logits = part.log_prior + said.sum(1) + some_agrees(agrees, transitions, part.present).log()
+    logits = part.log_prior + said.sum(1)
+    if part.some_agree:
+        logits = logits + some_agrees(agrees, transitions, part.present).log()
     return torch.nn.functional.cross_entropy(logits, part.y, reduction="sum")
