@@ -15,12 +15,13 @@ from tests.annotation.conftest import Clock, dice, join, make_clips, work
 
 from moodal.annotation.accounts import deactivate, invite, people
 from moodal.annotation.answers import Answer
-from moodal.annotation.board import Board
+from moodal.annotation.board import STATE, Board
 from moodal.annotation.database import open_database, sqlite_url
-from moodal.annotation.following import following_board
+from moodal.annotation.exchange import import_votes
+from moodal.annotation.following import following_board, read_board
+from moodal.annotation.held import PENDING
 from moodal.annotation.lead import GoldLabel, adjudicate, decide_qualification, set_gold
 from moodal.annotation.protocol import (
-    PENDING,
     Assignment,
     Finished,
     Waiting,
@@ -29,6 +30,7 @@ from moodal.annotation.protocol import (
     progress,
     project_settings,
     release,
+    save_and_deal,
     save_answer,
     undo,
 )
@@ -346,7 +348,7 @@ def test_what_is_held_too_long_goes_to_somebody_else(database, project, clock):
     held = next_assignment(database, crew[0])
     clock.pass_(minutes=31)
     assert next_assignment(database, crew[1]).clip_id == held.clip_id
-    with pytest.raises(InputError, match="too long and it went to somebody else"):
+    with pytest.raises(InputError, match="too long and it is not yours any more"):
         save_answer(database, crew[0], held.id, HAPPY)
 
 
@@ -429,8 +431,86 @@ def test_an_answer_is_not_corrected_with_what_was_seen_since(sqlite, project):
     with pytest.raises(InputError, match="in another form since"):
         save_answer(sqlite, person, audio.id, SAD)
     save_answer(sqlite, person, audio.id, HAPPY)  # sent twice is no correction
-    with pytest.raises(InputError, match="nothing to go back to in this pass"):
+    with pytest.raises(InputError, match="in another form since"):
         undo(sqlite, person)
+
+
+def test_who_saw_the_whole_clip_and_gave_it_back_corrects_nothing(database, project):
+    (person,) = project(database, clips=1, crew=1, conditions=("audio", "full"), labels_per_clip=1)
+    audio = next_assignment(database, person)
+    save_answer(database, person, audio.id, HAPPY)
+    assert next_assignment(database, person).condition == "full"
+    release(database, person)  # as when signing out
+    with pytest.raises(InputError, match="in another form since"):
+        undo(database, person)
+    with pytest.raises(InputError, match="in another form since"):
+        save_answer(database, person, audio.id, SAD)
+
+
+def test_the_last_answer_of_a_pass_can_be_corrected_from_the_next_one(sqlite, project):
+    person = project(sqlite, clips=20)[0]
+    last = next_assignment(sqlite, person)
+    while True:
+        save_answer(sqlite, person, last.id, HAPPY)
+        dealt = next_assignment(sqlite, person)
+        if dealt.condition != last.condition:
+            break
+        last = dealt
+    assert (undo(sqlite, person).id, dealt.condition != last.condition) == (last.id, True)
+    save_answer(sqlite, person, last.id, SAD)
+    assert next_assignment(sqlite, person).id == dealt.id  # and on where he was
+    assert _history(sqlite)[-2:] == [("happy", False), ("sad", True)]
+
+
+def test_nothing_said_of_sound_or_picture_changes_once_whole_clips_are_seen(sqlite, project):
+    (person,) = project(sqlite, clips=3, crew=1, conditions=("audio", "full"), labels_per_clip=1)
+    given = []
+    while (dealt := next_assignment(sqlite, person)).condition == "audio":
+        save_answer(sqlite, person, dealt.id, HAPPY)
+        given.append(dealt)
+    other = next(d for d in given if d.clip_id != dealt.clip_id)
+    with pytest.raises(InputError, match="since"):
+        undo(sqlite, person)
+    with pytest.raises(InputError, match="seen whole clips since"):
+        save_answer(sqlite, person, other.id, SAD)
+
+
+def test_an_answer_and_the_next_clip_are_one_write(database, project):
+    crew = project(database, clips=8)
+    dealt, seen = next_assignment(database, crew[0]), []
+    for _ in range(3):
+        save_and_deal(database, crew[0], dealt.id, HAPPY)
+        with database.read() as session:
+            (held,) = session.scalars(select(AssignmentRow.id).where(AssignmentRow.answer_id.is_(None)))
+        dealt = next_assignment(database, crew[0])
+        assert dealt.id == held
+        seen.append(dealt.id)
+    assert [label for label, counts in _history(database) if counts] == ["happy"] * 3
+    save_and_deal(database, crew[0], seen[0], SAD)  # a correction deals nothing: he has one
+    assert next_assignment(database, crew[0]).id == dealt.id
+
+
+def test_an_answer_whose_time_was_up_is_kept_whoever_deals(database, project, clock):
+    crew = project(database, clips=4, conditions=("audio",), labels_per_clip=1, crew=2)
+    late = next_assignment(database, crew[0])
+    clock.pass_(minutes=31)
+    assert next_assignment(database, crew[1]).clip_id  # frees it
+    save_and_deal(database, crew[0], late.id, HAPPY)
+    with database.read() as session, following_board(database, session) as board:
+        anew = read_board(session)
+        anew.refresh(session, session.execute(STATE).one())
+        assert (board.taken == anew.taken).all()
+    work(database, crew[0])
+    work(database, crew[1])
+    check_complete(database, 4, 1, ("audio",))
+
+
+def test_votes_of_a_far_future_break_no_page(sqlite, project, tmp_path):
+    crew = project(sqlite, clips=3, gap_clips=0)
+    table = tmp_path / "votes.csv"
+    table.write_text("clip,condition,annotator,label,at\nclip-0000,audio,Zoe,sad,9999-01-01T00:00:00Z\n")
+    assert import_votes(sqlite, table) == 1
+    assert isinstance(next_assignment(sqlite, crew[0]), Assignment)
 
 
 def test_an_answer_that_was_decided_about_stays(sqlite, project):

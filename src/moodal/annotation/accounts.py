@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import delete, func, select
+from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.orm import Session
 
 from moodal.annotation.database import Database
@@ -25,6 +25,17 @@ PASSWORD_LENGTH = (10, 1000)
 FREE_TRIES = {"name": 5, "address": 20}  # several people of a lab may share an address
 LONGEST_WAIT_S = 900.0
 FORGOTTEN_S = 3600.0  # after so long without a failure, earlier ones do not count
+SIGNED_IN = (
+    select(
+        PersonRow.id,
+        PersonRow.name,
+        PersonRow.role,
+        PersonRow.active,
+        PersonRow.password_hash.is_not(None).label("accepted"),
+    )
+    .join(SignIn, SignIn.person_id == PersonRow.id)
+    .where(SignIn.token_hash == bindparam("token_hash"), SignIn.expires_at_s > bindparam("now"), PersonRow.active)
+)
 HASHER = PasswordHasher()
 _hashing = threading.BoundedSemaphore(2)  # each takes 64 MB on purpose; fifty at once would take the machine
 
@@ -126,15 +137,8 @@ def sign_in(db: Database, name: str, password: str, *, address: str = "") -> str
 
 def person_of(db: Database, session_token: str) -> Person | None:
     """Who is signed in with a token; None: nobody, or no longer."""
-    with db.read() as session:
-        found = session.execute(
-            select(PersonRow, SignIn.expires_at_s)
-            .join(SignIn, SignIn.person_id == PersonRow.id)
-            .where(SignIn.token_hash == _digest(session_token))
-        ).one_or_none()
-    if found is None or found[1] <= db.clock() or not found[0].active:
-        return None
-    return _person(found[0])
+    found = db.ask(SIGNED_IN, token_hash=_digest(session_token), now=db.clock())
+    return None if found is None else Person(**found._mapping)
 
 
 def sign_out(db: Database, session_token: str) -> None:

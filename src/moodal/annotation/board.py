@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import String, and_, bindparam, cast, func, select
 from sqlalchemy.orm import Session
 
 from moodal.annotation.chance import hashes, key
-from moodal.annotation.schema import AssignmentRow, Person, Qualification, Returned
+from moodal.annotation.schema import AssignmentRow, Person, Project, Qualification, Returned
 from moodal.annotation.settings import CONDITIONS, AnnotationSettings
 
 Array = npt.NDArray[Any]
@@ -30,8 +30,16 @@ BIT = {c: 1 << i for i, c in enumerate(CONDITIONS)}
 ROWS_AT_ONCE = 20_000
 MAX_ORDERS = 128  # of 0.4 MB each for 100,000 clips
 DAY_S = 86_400.0
+LATEST = 2**32 - 1  # seconds since 1970: the year 2106
 
-NEWEST = select(select(func.max(AssignmentRow.id)).scalar_subquery(), select(func.max(Returned.id)).scalar_subquery())
+_CREW = (Person.active, Person.role == "annotator")
+STATE = select(  # all that tells whether there is anything new, in one question
+    select(Project.revision).scalar_subquery().label("revision"),
+    select(func.max(AssignmentRow.id)).scalar_subquery().label("assignment"),
+    select(func.max(Returned.id)).scalar_subquery().label("returned"),
+    select(func.count(Person.id)).scalar_subquery().label("people"),
+    select(func.aggregate_strings(cast(Person.id, String), ",")).where(*_CREW).scalar_subquery().label("crew"),
+)
 CLAIMED = (
     select(
         AssignmentRow.id,
@@ -57,7 +65,7 @@ BACK = (
     .where(Returned.id > bindparam("last"))
     .order_by(Returned.id)
 )
-PEOPLE = select(Person.id, Person.role, Person.active).order_by(Person.id)
+PEOPLE = select(Person.id, and_(*_CREW)).order_by(Person.id)
 FAILED = select(Qualification.person_id, Qualification.condition).where(Qualification.state == "failed")
 
 
@@ -74,6 +82,7 @@ class Board:
     barred: dict[int, int] = field(default_factory=dict)  # row -> bits of conditions in which he did not qualify
     last_assignment: int = 0
     last_returned: int = 0
+    seen_people: tuple[int, str | None] = (-1, None)
 
     def __post_init__(self) -> None:
         self.taken = np.zeros_like(self.needed)
@@ -87,12 +96,12 @@ class Board:
 
     # --- following the database ---
 
-    def refresh(self, session: Session) -> None:
-        """Take in what was written since the last time."""
-        self._refresh_people(session)
+    def refresh(self, session: Session, state: Any) -> None:
+        """Take in what was written since the last time. ``state``: what ``STATE`` says now."""
+        self._refresh_people(session, state)
         seen = self.last_assignment
-        newest, newest_back = session.execute(NEWEST).one()
-        if newest is not None and newest > seen:
+        newest_back = state.returned
+        if state.assignment is not None and state.assignment > seen:
             rows = session.execute(CLAIMED, {"last": seen}, execution_options={"yield_per": ROWS_AT_ONCE})
             for part in rows.partitions():
                 self._claimed(part)
@@ -103,14 +112,16 @@ class Board:
                 self._given_back(gone, seen)
                 self.last_returned = gone[-1][0]
 
-    def _refresh_people(self, session: Session) -> None:
-        rows = session.execute(PEOPLE).all()
-        for person_id, _, _ in rows:
-            self._row_of(person_id)
-        crew = tuple(self.people[i] for i, role, active in rows if active and role == "annotator")
-        if crew != self.crew:
-            self.crew, self.ranks = crew, None
-            self.shares.clear()
+    def _refresh_people(self, session: Session, state: Any) -> None:
+        if self.seen_people != (state.people, state.crew):
+            rows = session.execute(PEOPLE).all()
+            for person_id, _ in rows:
+                self._row_of(person_id)
+            crew = tuple(self.people[i] for i, is_crew in rows if is_crew)
+            if crew != self.crew:
+                self.crew, self.ranks = crew, None
+                self.shares.clear()
+            self.seen_people = (state.people, state.crew)
         self.barred = {}
         if not self.settings.qualification:
             return
@@ -168,7 +179,7 @@ class Board:
         for row, c, p in zip(rows, clip, person, strict=True):
             self.turns[p] += 1
             self.met_turn[p, c] = self.turns[p]
-            self.met_at[p, c] = max(0, int(row[5]))
+            self.met_at[p, c] = min(max(0, int(row[5])), LATEST)  # an imported time may be any
 
     # --- who may take what ---
 

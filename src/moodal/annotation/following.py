@@ -9,13 +9,12 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from moodal.annotation.board import Board
+from moodal.annotation.board import STATE, Board
 from moodal.annotation.database import Database
 from moodal.annotation.schema import ClipRow, Gold, Project
 from moodal.annotation.settings import CONDITIONS, settings_from_json
 from moodal.types import InputError
 
-REVISION = select(Project.revision)
 
 
 @contextmanager
@@ -25,11 +24,11 @@ def following_board(db: Database, session: Session) -> Iterator[Board]:
     To be used before the session writes: what a transaction undoes, the board would still believe.
     """
     with db.memory_lock:
-        revision = session.scalar(REVISION)
+        state = session.execute(STATE).one()
         board = db.memory.get("board")
-        if not isinstance(board, Board) or board.revision != revision:
+        if not isinstance(board, Board) or board.revision != state.revision:
             board = db.memory["board"] = read_board(session)
-        board.refresh(session)
+        board.refresh(session, state)
         yield board
 
 

@@ -118,7 +118,7 @@ def make_router(site: Site) -> APIRouter:
         person, number = site.member(request), form.number("assignment")
         said = answer_of(form, site.db.clock())
         try:
-            protocol.save_answer(site.db, person, number, said)
+            protocol.save_and_deal(site.db, person, number, said)
         except InputError as e:
             return _next(site, request, person, problem=sentence_of(e), said=said, number=number)
         return _go("/label")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from moodal.labels.votes import CONDITIONS, EMOTIONS, INTENSITIES, SPECIAL
@@ -85,6 +86,7 @@ class AnnotationSettings:
         return json.dumps(asdict(self), ensure_ascii=False)
 
 
+@lru_cache(maxsize=8)  # every request asks
 def settings_from_json(text: str) -> AnnotationSettings:
     """The settings that ``to_json`` wrote."""
     try:
