@@ -1,6 +1,7 @@
 """Who gets in, who does not, and what a thief of the database would find."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from argon2 import PasswordHasher
@@ -17,6 +18,8 @@ from moodal.annotation.accounts import (
     deactivate,
     invite,
     invited,
+    known_browser,
+    network_of,
     people,
     person_of,
     reset,
@@ -260,3 +263,79 @@ def test_the_wait_has_an_end(sqlite, clock):
         fail(sqlite, "Ada")
     with pytest.raises(TooManyTriesError, match="15 minutes"):
         sign_in(sqlite, "Ada", PASSWORD)
+
+
+def test_a_stranger_who_keeps_trying_a_name_does_not_keep_its_person_out(database):
+    accept(database, invite(database, "Lea", "lead"), PASSWORD)
+    known = known_browser(database, sign_in(database, "Lea", PASSWORD, address="10.0.0.7"))
+    for _ in range(12):
+        with suppress(InputError):
+            sign_in(database, "Lea", "wrong wrong", address="10.0.0.7")
+    with pytest.raises(TooManyTriesError):
+        sign_in(database, "Lea", PASSWORD, address="10.0.0.7")
+    assert sign_in(database, "Lea", PASSWORD, address="10.0.0.7", known=known)
+    for _ in range(12):  # and who has her browser cannot try for ever
+        with suppress(InputError):
+            sign_in(database, "Lea", "wrong wrong", known=known)
+    with pytest.raises(TooManyTriesError):
+        sign_in(database, "Lea", PASSWORD, known=known)
+
+
+def test_a_known_browser_is_known_for_one_person_and_one_password(sqlite):
+    for name in ("Ada", "Lea"):
+        accept(sqlite, invite(sqlite, name, "lead"), PASSWORD)
+    known = known_browser(sqlite, sign_in(sqlite, "Ada", PASSWORD))
+    for name in ("Ada", "Lea"):
+        for _ in range(6):
+            with suppress(InputError):
+                sign_in(sqlite, name, "wrong wrong")
+    with pytest.raises(TooManyTriesError):
+        sign_in(sqlite, "Lea", PASSWORD, known=known)
+    number = next(p.id for p in people(sqlite) if p.name == "Ada")
+    accept(sqlite, reset(sqlite, number), "another password")
+    for _ in range(6):
+        with suppress(InputError):
+            sign_in(sqlite, "Ada", "wrong wrong")
+    with pytest.raises(TooManyTriesError):
+        sign_in(sqlite, "Ada", "another password", known=known)
+    assert known_browser(sqlite, "no session") == ""
+
+
+def test_one_right_password_does_not_free_the_wrong_ones_of_its_address(sqlite):
+    for name in ("Eve", *(f"person {i}" for i in range(8))):
+        accept(sqlite, invite(sqlite, name, "annotator"), PASSWORD)
+    for i in range(8):
+        for _ in range(3):
+            with suppress(InputError):
+                sign_in(sqlite, f"person {i}", "wrong wrong", address="10.0.0.7")
+        with suppress(InputError):
+            sign_in(sqlite, "Eve", PASSWORD, address="10.0.0.7")
+    with pytest.raises(TooManyTriesError):
+        sign_in(sqlite, "person 7", "wrong wrong", address="10.0.0.7")
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("10.0.0.7", "10.0.0.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+        ("::ffff:10.0.0.7", "10.0.0.7"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_all_addresses_of_a_line_are_one(address, network):
+    assert network_of(address) == network
+
+
+@pytest.mark.parametrize("twin", ["Ada  B", "Ada\ufe0f B", "A\u034fda B", "ADA B"])
+def test_two_names_that_look_the_same_are_one(sqlite, twin):
+    invite(sqlite, "Ada B", "annotator")
+    with pytest.raises(InputError, match="already a person"):
+        invite(sqlite, twin, "annotator")
+
+
+def test_a_name_that_nobody_sees_is_none(sqlite):
+    with pytest.raises(InputError, match="visible characters"):
+        invite(sqlite, "\u3164\u115f", "annotator")

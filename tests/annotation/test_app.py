@@ -176,7 +176,7 @@ def test_going_back_shows_what_was_said_and_takes_another_answer(enter, db):
 def test_with_nothing_to_go_back_to_undo_says_so(enter):
     response = enter("Ada").submit("/undo", "/label")
     assert response.status_code == 400
-    assert "There is nothing to go back to in this pass." in response.text
+    assert "There is nothing to go back to." in response.text
 
 
 def test_an_answer_to_a_clip_of_somebody_else_is_refused(enter, db):

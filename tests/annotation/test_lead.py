@@ -9,7 +9,7 @@ from tests.annotation.conftest import dice, join, work
 from moodal.agreement import cohen_kappa, fleiss_kappa, krippendorff_alpha
 from moodal.annotation.accounts import deactivate, invite
 from moodal.annotation.answers import Answer
-from moodal.annotation.ballots import following_ballots
+from moodal.annotation.ballots import Ballots, following_ballots
 from moodal.annotation.drift import holm
 from moodal.annotation.lead import (
     Given,
@@ -18,7 +18,9 @@ from moodal.annotation.lead import (
     decide_qualification,
     disagreements,
     gold_from_decisions,
+    num_disagreements,
     overview,
+    said_of,
     set_gold,
 )
 from moodal.annotation.overview import compute_overview
@@ -59,6 +61,37 @@ def test_only_complete_clips_with_different_labels_are_disagreements(database, p
     assert found.answers == (Given("A", Answer("sad", seconds=2.0)), Given("B", Answer("happy", seconds=2.0)))
     with pytest.raises(InputError, match="no condition called 'smell'"):
         disagreements(database, "smell")
+
+
+@pytest.fixture
+def quarrel(sqlite, project):
+    """20,000 clips on which two people differ."""
+    project(sqlite, clips=20_000, crew=0, conditions=("audio",))
+    said(sqlite, {f"clip-{i:04d}": {"A": "sad", "B": "angry"} for i in range(20_000)})
+    return sqlite
+
+
+def test_of_twenty_thousand_disagreements_a_page_reads_its_own(quarrel, monkeypatch):
+    assert num_disagreements(quarrel) == 20_000
+    read = []
+    monkeypatch.setattr(Ballots, "answer", lambda self, place: read.append(place) or Answer("sad"))
+    part = disagreements(quarrel, "audio", first=19_900, most=200)
+    assert [d.clip_id for d in part] == [f"clip-{i:04d}" for i in range(19_900, 20_000)]
+    assert said_of(quarrel, "clip-0007", "audio").clip_id == "clip-0007"
+    assert len(read) == 2 * 101  # and of no other clip
+    adjudicate(quarrel, join(quarrel, "lead", "lead"), "clip-0000", "audio", Answer("angry", "weak"))
+    assert num_disagreements(quarrel) == 19_999
+    assert disagreements(quarrel, "audio", most=1)[0].clip_id == "clip-0001"
+
+
+def test_what_was_said_of_a_clip_is_there_before_all_have_spoken(sqlite, project):
+    person = project(sqlite, clips=1)[0]
+    dealt = next_assignment(sqlite, person)
+    assert said_of(sqlite, dealt.clip_id, dealt.condition) is None
+    assert said_of(sqlite, "nothing", "audio") is None
+    save_answer(sqlite, person, dealt.id, Answer("neutral"))
+    (given,) = said_of(sqlite, dealt.clip_id, dealt.condition).answers
+    assert (given.annotator, given.answer.label) == (person.name, "neutral")
 
 
 def test_intensities_may_count_too(database, project, lead):
@@ -275,6 +308,17 @@ def test_the_overview_is_computed_at_most_once_a_minute(sqlite, project, monkeyp
     assert overview(sqlite) is first
     monkeypatch.setattr("moodal.annotation.overview.FRESH_S", 0.0)
     assert overview(sqlite) is not first
+
+
+def test_the_lead_reads_for_whom_the_others_wait(sqlite, project):
+    crew = project(sqlite, clips=6)
+    assert compute_overview(sqlite).sentence is None
+    for person in crew[:3]:
+        work(sqlite, person)
+    waits = compute_overview(sqlite).sentence
+    assert "only for person 3; the others wait" in waits
+    deactivate(sqlite, crew[3].id)
+    assert "invite 1 more person" in compute_overview(sqlite).sentence
 
 
 def test_the_way_out_is_named_when_people_leave(sqlite, project):

@@ -15,8 +15,9 @@ from moodal.annotation.app import create_app
 from moodal.annotation.cut import media_path
 from moodal.annotation.protocol import prepare
 from moodal.annotation.schema import AnswerRow
-from moodal.annotation.security import HEADERS, MAX_BODY, MAX_UPLOAD, RateLimit
+from moodal.annotation.security import HEADERS, MAX_BODY, MAX_UPLOAD, RateLimit, loggable
 from moodal.annotation.settings import AnnotationSettings
+from moodal.types import WorkError
 
 PAGES = ("/label", "/instructions", "/lead", "/lead/people", "/lead/disagreements", "/lead/data", "/lead/votes.csv")
 PATHS = (
@@ -457,3 +458,48 @@ def test_methods_that_a_page_does_not_have(ada):
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
         assert ada.request(method, "/label").status_code == 405
     assert condition_on(ada.get("/label").text) in SETTINGS.conditions
+
+
+def test_no_log_has_the_token_of_an_invitation(app, db, monkeypatch, caplog):
+    token = accounts.invite(db, "Zoe", "annotator")
+    for error in (RuntimeError("broken"), WorkError("the database is too busy")):
+
+        def fail(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(accounts, "invited", fail)
+        assert Visitor(app).get(f"/invitation/{token}").status_code in (500, 503)
+    assert len(caplog.records) == 2
+    assert token not in caplog.text
+
+
+def test_a_path_is_one_line_of_a_log():
+    assert "\n" not in loggable("/label\nERROR all labels are lost")
+
+
+def test_a_lead_signs_in_while_a_stranger_tries_her_name(app, lea):
+    lea.submit("/sign-out", "/lead")
+    stranger = Visitor(app)
+    for i in range(7):
+        stranger.sign_in("Lea", f"wrong password {i}")
+    assert stranger.sign_in("Lea").status_code == 429
+    assert lea.sign_in("Lea").status_code == 200
+    assert all("HttpOnly" in cookie._rest for cookie in lea.cookies.jar)
+
+
+def test_ranges_without_number_and_end_are_answered_at_once(ada):
+    media = media_on(ada.get("/label").text)
+    for said in ("bytes=" + ",".join(f"{i}-{i}" for i in range(0, 8000, 2)), "bytes=" + "9" * 8000 + "-", "bytes=-0"):
+        answer = ada.get(media, headers={"range": said})
+        assert answer.status_code in (200, 206, 400, 416)
+        assert len(answer.content) < 100_000
+
+
+def test_who_sets_a_password_where_others_tried_too_often_is_told_to_wait(app, db):
+    token, stranger = accounts.invite(db, "Zoe", "annotator"), Visitor(app)
+    for i in range(21):
+        stranger.sign_in(f"nobody {i}", "wrong password")
+    zoe = Visitor(app)
+    page = zoe.submit(f"/invitation/{token}", password=PASSWORD, again=PASSWORD)
+    assert (page.status_code, "Too many tries" in page.text) == (429, True)
+    assert next(p.accepted for p in accounts.people(db) if p.name == "Zoe")

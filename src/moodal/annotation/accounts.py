@@ -7,6 +7,7 @@ import secrets
 import threading
 import unicodedata
 from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -36,6 +37,7 @@ SIGNED_IN = (
     .join(SignIn, SignIn.person_id == PersonRow.id)
     .where(SignIn.token_hash == bindparam("token_hash"), SignIn.expires_at_s > bindparam("now"), PersonRow.active)
 )
+UNSEEN = frozenset(map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, *range(0xFE00, 0xFE10))))  # though letters
 HASHER = PasswordHasher()
 _hashing = threading.BoundedSemaphore(2)  # each takes 64 MB on purpose; fifty at once would take the machine
 
@@ -105,18 +107,24 @@ def invited(db: Database, token: str) -> Person | None:
         return _person(person) if person.active else None
 
 
-def sign_in(db: Database, name: str, password: str, *, address: str = "") -> str:
+def sign_in(db: Database, name: str, password: str, *, address: str = "", known: str = "") -> str:
     """The token of a new session. A wrong name, a wrong password and a closed account sound and take the same.
 
-    A try is counted before it is looked at, so that many at once are no way round the limit.
+    A try is counted before it is looked at, so that many at once are no way round the limit. ``known``: what
+    ``known_browser`` gave after an earlier sign-in; its tries are counted apart, so that a stranger who keeps trying a
+    name, from anywhere, keeps nobody out who has been in from where he sits.
     """
     key = key_of(name)
-    keys = [_failure_key("name", key), *([_failure_key("address", address)] if address else [])]
-    with db.write() as session:
-        _count_try(session, db.clock(), dict(zip(keys, ("name", "address"), strict=False)))
     with db.read() as session:
         row = session.scalar(select(PersonRow).where(PersonRow.key == key))
     hashed = row.password_hash if row is not None and row.active else None
+    kinds = {_failure_key("name", key): "name"}
+    if hashed and known and secrets.compare_digest(known.encode("utf-8", "replace"), _known(key, hashed).encode()):
+        kinds = {_failure_key("known", known): "name"}
+    elif address:
+        kinds[_failure_key("address", network_of(address))] = "address"
+    with db.write() as session:
+        _count_try(session, db.clock(), kinds)
     nobody = _nobody()  # in every case, or the first unknown name would take longer than the others
     right = _verify(hashed or nobody, password[: PASSWORD_LENGTH[1] + 1])
     if row is None or hashed is None or not right:
@@ -129,10 +137,31 @@ def sign_in(db: Database, name: str, password: str, *, address: str = "") -> str
             raise InputError("the name or the password is wrong")
         if renewed:
             person.password_hash = renewed
-        session.execute(delete(Failure).where(Failure.key.in_(keys)))
+        _take_back_try(session, kinds)
         session.execute(delete(SignIn).where(SignIn.expires_at_s <= now))
         session.add(SignIn(token_hash=_digest(token), person_id=row.id, created_at_s=now, expires_at_s=now + SESSION_S))
     return token
+
+
+def known_browser(db: Database, session_token: str) -> str:
+    """What a browser keeps that somebody signed in from, until his password changes; "" where nobody is signed in."""
+    found = db.ask(
+        select(PersonRow.key, PersonRow.password_hash)
+        .join(SignIn, SignIn.person_id == PersonRow.id)
+        .where(SignIn.token_hash == _digest(session_token))
+    )
+    return "" if found is None or found.password_hash is None else _known(found.key, found.password_hash)
+
+
+def network_of(address: str) -> str:
+    """Whom a limit counts as one: an IPv4 address, or the 2^64 IPv6 addresses that any one line has."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, IPv6Address):
+        return str(found.ipv4_mapped or IPv6Network((int(found) >> 64 << 64, 64)))
+    return str(found)
 
 
 def person_of(db: Database, session_token: str) -> Person | None:
@@ -196,6 +225,22 @@ def _count_try(session: Session, now: float, kinds: dict[str, str]) -> None:
             row.count, row.last_at_s = row.count + 1, now
 
 
+def _take_back_try(session: Session, kinds: dict[str, str]) -> None:
+    """After a right password. Of an address only this one try: others were perhaps somebody else's, and wrong."""
+    for key, kind in kinds.items():
+        row = session.get(Failure, key)
+        if row is None:
+            continue
+        row.count -= 1
+        if kind == "name" or row.count <= 0:
+            session.delete(row)
+
+
+def _known(key: str, password_hash: str) -> str:
+    """Only who can read the database could make it up, and then he needs none."""
+    return _digest(f"known:{key}:{password_hash}")
+
+
 def _wait_s(above: int) -> float:
     """Nothing for the free tries, then 1 s, 2 s, 4 s and so on."""
     return min(2.0 ** min(above, 20), LONGEST_WAIT_S) if above >= 0 else 0.0
@@ -219,7 +264,7 @@ def _person(row: PersonRow) -> Person:
 def checked_name(name: str) -> str:
     """A name as it is kept, or an InputError."""
     name = unicodedata.normalize("NFC", name).strip()
-    if not 1 <= len(name) <= 100 or not name.isprintable():
+    if not 1 <= len(name) <= 100 or not name.isprintable() or not key_of(name):
         raise InputError("a name has 1 to 100 visible characters")
     return name
 
@@ -233,7 +278,8 @@ def _check_password(password: str) -> None:
 def key_of(name: str) -> str:
     """How names are compared: neither capitals nor the way an accent is written tell two people apart."""
     name = name[:400].encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")  # no database keeps these
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()[:400]
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join("".join(c for c in folded if c not in UNSEEN).split())[:400]  # a page shows two spaces as one
 
 
 def _digest(token: str) -> str:

@@ -18,7 +18,7 @@ from moodal.annotation import api, lead_pages, pages
 from moodal.annotation.accounts import TooManyTriesError
 from moodal.annotation.database import Database
 from moodal.annotation.protocol import project_settings
-from moodal.annotation.security import Guard, RateLimit
+from moodal.annotation.security import Guard, RateLimit, loggable
 from moodal.annotation.site import Site, make_site, sentence_of, wants_json
 from moodal.types import InputError, WorkError
 
@@ -79,7 +79,7 @@ def _add_refusals(app: FastAPI, site: Site) -> None:
 
     @app.exception_handler(WorkError)
     async def on_work(request: Request, error: WorkError) -> Response:
-        log.error("%s: %s", request.url.path, error)
+        log.error("%s: %s", loggable(request.url.path), error)
         return _refusal(site, request.scope, 503, sentence_of(InputError(str(error))))
 
 

@@ -67,12 +67,12 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session that writes alone; it is committed at the end of the block, or undone when the block fails."""
-        with self._turn, _sentences(self.engine.url):
-            with Session(self._writer, expire_on_commit=False) as session, session.begin():
-                session.connection()  # begins, and on SQLite waits for its turn among processes
-                if not self.is_sqlite:
-                    session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-                yield session
+        made = Session(self._writer, expire_on_commit=False)
+        with self._turn, _sentences(self.engine.url), made as session, session.begin():
+            session.connection()  # begins, and on SQLite waits for its turn among processes
+            if not self.is_sqlite:
+                session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+            yield session
 
     @cached_property
     def _reader(self) -> Engine:

@@ -16,7 +16,6 @@ from moodal.annotation.settings import CONDITIONS, settings_from_json
 from moodal.types import InputError
 
 
-
 @contextmanager
 def following_board(db: Database, session: Session) -> Iterator[Board]:
     """The board of a database, brought up to what ``session`` sees, for this thread alone.

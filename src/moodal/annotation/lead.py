@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from moodal.annotation.accounts import Person
 from moodal.annotation.answers import Answer, answer_of, check_answer
-from moodal.annotation.ballots import following_ballots
+from moodal.annotation.ballots import Ballots, following_ballots
 from moodal.annotation.database import Database
 from moodal.annotation.overview import Overview, overview
 from moodal.annotation.project import clip_numbers, settings_of
@@ -29,7 +29,9 @@ __all__ = [
     "decide_qualification",
     "disagreements",
     "gold_from_decisions",
+    "num_disagreements",
     "overview",
+    "said_of",
     "set_gold",
 ]
 
@@ -62,30 +64,68 @@ class GoldLabel:
 
 
 def disagreements(
-    db: Database, condition: str | None = None, *, intensity: bool = False, decided: bool = False
+    db: Database,
+    condition: str | None = None,
+    *,
+    intensity: bool = False,
+    decided: bool = False,
+    first: int = 0,
+    most: int | None = None,
 ) -> list[Disagreement]:
     """Clips whose labels are complete and differ (in label, or in intensity too). ``decided``: also where the lead has
-    spoken."""
+    spoken. ``first`` and ``most``: a part of them, which costs as much as it holds."""
     with db.read() as session:
-        settings = settings_of(session)
-        if condition is not None and condition not in settings.conditions:
-            raise unknown("condition", condition, settings.conditions)
         names = dict(session.execute(select(PersonRow.id, PersonRow.name)).all())
-        found = []
         with following_ballots(db, session) as ballots:
-            for c in [condition] if condition else settings.conditions:
-                i = CONDITIONS.index(c)
-                for clip in ballots.differing(c, intensity=intensity).tolist():
-                    decision = ballots.decided.get((i, clip))
-                    if decision is not None and not decided:
-                        continue
-                    given = tuple(
-                        Given(names[int(ballots.person[i, clip, seat])], ballots.answer((i, clip, seat)))
-                        for seat in range(settings.labels_per_clip)
-                    )
-                    found.append((clip, c, given, decision))
+            places = _differing(ballots, condition, intensity=intensity, decided=decided)
+            found = [
+                (clip, i, _given(ballots, names, i, clip), ballots.decided.get((i, clip)))
+                for i, clip in places[first : None if most is None else first + most]
+            ]
         clips = _names(session, [row[0] for row in found])
-    return [Disagreement(clips[clip], c, given, decision) for clip, c, given, decision in found]
+    return [Disagreement(clips[clip], CONDITIONS[i], given, decision) for clip, i, given, decision in found]
+
+
+def num_disagreements(
+    db: Database, condition: str | None = None, *, intensity: bool = False, decided: bool = False
+) -> int:
+    """How many ``disagreements`` there are."""
+    with db.read() as session, following_ballots(db, session) as ballots:
+        return len(_differing(ballots, condition, intensity=intensity, decided=decided))
+
+
+def said_of(db: Database, clip_id: str, condition: str) -> Disagreement | None:
+    """What people said of one clip, whether they differ or not; None: nobody has said anything."""
+    with db.read() as session:
+        clip = session.scalar(select(ClipRow.number).where(ClipRow.id == clip_id))
+        if clip is None:
+            return None
+        names = dict(session.execute(select(PersonRow.id, PersonRow.name)).all())
+        with following_ballots(db, session) as ballots:
+            i = CONDITIONS.index(condition)
+            given, decision = _given(ballots, names, i, clip), ballots.decided.get((i, clip))
+    return Disagreement(clip_id, condition, given, decision) if given or decision else None
+
+
+def _differing(ballots: Ballots, condition: str | None, *, intensity: bool, decided: bool) -> list[tuple[int, int]]:
+    """(condition, clip) of each, in their order."""
+    conditions = ballots.settings.conditions
+    if condition is not None and condition not in conditions:
+        raise unknown("condition", condition, conditions)
+    places = (
+        (CONDITIONS.index(c), clip)
+        for c in ([condition] if condition else conditions)
+        for clip in ballots.differing(c, intensity=intensity).tolist()
+    )
+    return [place for place in places if decided or place not in ballots.decided]
+
+
+def _given(ballots: Ballots, names: dict[int, str], i: int, clip: int) -> tuple[Given, ...]:
+    return tuple(
+        Given(names[int(ballots.person[i, clip, seat])], ballots.answer((i, clip, seat)))
+        for seat in range(ballots.settings.labels_per_clip)
+        if ballots.label[i, clip, seat] >= 0
+    )
 
 
 def adjudicate(db: Database, lead: Person, clip_id: str, condition: str, answer: Answer) -> None:

@@ -28,6 +28,7 @@ from moodal.types import InputError
 
 SENT = Annotated[Form, Depends(form_of)]
 SHOWN = 200  # disagreements on a page
+MAX_DIGITS = 10  # of its number
 GOLD_COLUMNS = ("clip", "condition", "label")
 
 
@@ -86,12 +87,21 @@ def make_router(site: Site) -> APIRouter:
         return _go("/lead/people")
 
     @router.get("/disagreements")
-    def disagreements(request: Request, condition: str = "", intensity: str = "", decided: str = "") -> Response:
+    def disagreements(
+        request: Request, condition: str = "", intensity: str = "", decided: str = "", page: str = ""
+    ) -> Response:
         person = site.lead(request)
         wanted = condition if condition in site.settings.conditions else None
-        found = lead.disagreements(site.db, wanted, intensity=bool(intensity), decided=bool(decided))
-        return site.page(request, "disagreements.html", person, found=found[:SHOWN], num=len(found),
-                         condition=wanted or "", intensity=bool(intensity), decided=bool(decided))  # fmt: skip
+        asked = {"intensity": bool(intensity), "decided": bool(decided)}
+        num = lead.num_disagreements(site.db, wanted, **asked)
+        last = max(0, num - 1) // SHOWN
+        number = min(int(page), last) if page.isascii() and page.isdecimal() and len(page) < MAX_DIGITS else 0
+        found = lead.disagreements(site.db, wanted, **asked, first=number * SHOWN, most=SHOWN)
+        same = {"condition": wanted or "", **{name: "1" for name, is_on in asked.items() if is_on}}
+        ways = [(word, urlencode({**same, "page": to})) for word, to in (("Before", number - 1), ("More", number + 1))
+                if 0 <= to <= last]  # fmt: skip
+        return site.page(request, "disagreements.html", person, found=found, num=num, first=number * SHOWN + 1,
+                         ways=ways, condition=wanted or "", **asked)  # fmt: skip
 
     @router.get("/decide")
     def decide_page(request: Request, clip: str = "", condition: str = "") -> Response:
@@ -105,7 +115,7 @@ def make_router(site: Site) -> APIRouter:
             lead.adjudicate(site.db, person, clip_id, condition, said)
         except InputError as e:
             return _decide(site, request, person, clip_id, condition, problem=sentence_of(e), said=said)
-        left = lead.disagreements(site.db, condition)
+        left = lead.disagreements(site.db, condition, most=1)
         return _go(_decide_address(left[0].clip_id, condition) if left else "/lead/disagreements")
 
     @router.get("/media")
@@ -171,7 +181,7 @@ def read_gold(file: bytes) -> list[lead.GoldLabel]:
             raise InputError(
                 f"the table must have columns {', '.join(GOLD_COLUMNS)}; {', '.join(missing)} is not there"
             )
-        rows = [lead.GoldLabel(*((row[c] or "").strip() for c in GOLD_COLUMNS)) for row in reader]
+        rows = [lead.GoldLabel(*(exchange.read_cell((row[c] or "").strip()) for c in GOLD_COLUMNS)) for row in reader]
     except UnicodeDecodeError:
         raise InputError("the table is not UTF-8 text; save it as CSV in UTF-8") from None
     except csv.Error as e:
@@ -219,8 +229,7 @@ def _decide(
     clip = clip_of(site.db, clip_id)
     if clip is None or condition not in site.settings.conditions:
         raise HTTPException(404, "There is nothing here.")
-    found = lead.disagreements(site.db, condition, intensity=True, decided=True)
-    given = next((d for d in found if d.clip_id == clip_id), None)
+    given = lead.said_of(site.db, clip_id, condition)
     return site.page(
         request,
         "decide.html",
@@ -236,7 +245,7 @@ def _decide(
         text=clip.text if condition in SHOWS_WORDS else None,
         duration_s=clip.duration_s,
         question=QUESTIONS[condition],
-        left=len(lead.disagreements(site.db, condition)),
+        left=lead.num_disagreements(site.db, condition),
     )
 
 

@@ -25,9 +25,10 @@ from moodal.annotation.ballots import Ballots, following_ballots
 from moodal.annotation.database import Database
 from moodal.annotation.drift import drift_rows
 from moodal.annotation.following import following_board
+from moodal.annotation.held import singles_are_held
 from moodal.annotation.schema import Person, Qualification
 from moodal.annotation.settings import CONDITIONS
-from moodal.annotation.waiting import shortage
+from moodal.annotation.waiting import awaited, shortage
 
 Array = npt.NDArray[Any]
 FRESH_S = 60.0
@@ -86,7 +87,10 @@ def compute_overview(db: Database) -> Overview:
         people = list(session.scalars(select(Person).order_by(Person.id)))
         states = session.execute(select(Qualification.person_id, Qualification.condition, Qualification.state)).all()
         with following_board(db, session) as board:
-            sentence = shortage(board)
+            after = board.singles_are_taken and not singles_are_held(session)
+            sentence = shortage(board) or awaited(
+                board, {p.id: p.name for p in people}, after_singles=after, now=db.clock()
+            )
             needed = board.needed.copy()
             settings = board.settings
         with following_ballots(db, session) as live:

@@ -66,14 +66,20 @@ def make_router(site: Site) -> APIRouter:
     @router.post("/sign-in")
     def sign_in(request: Request, form: SENT) -> Response:
         try:
-            token = accounts.sign_in(site.db, form.text("name"), form.get("password", ""), address=address_of(request))
+            token = accounts.sign_in(
+                site.db,
+                form.text("name"),
+                form.get("password", ""),
+                address=address_of(request),
+                known=request.cookies.get(security.KNOWN_COOKIE, ""),
+            )
         except TooManyTriesError as e:
             page = site.page(request, "sign_in.html", status=429, name=form.text("name"), problem=sentence_of(e))
             page.headers["retry-after"] = str(max(1, round(e.wait_s)))
             return page
         except InputError as e:
             return site.page(request, "sign_in.html", status=401, name=form.text("name"), problem=sentence_of(e))
-        return _begin(request, token)
+        return _begin(site, request, token)
 
     @router.post("/sign-out")
     def sign_out(request: Request, form: SENT) -> Response:
@@ -98,10 +104,13 @@ def make_router(site: Site) -> APIRouter:
             return _invitation(site, request, token, "The two passwords are not the same.")
         try:
             accounts.accept(site.db, token, password)
-            session = accounts.sign_in(site.db, invited.name, password, address=address_of(request))
         except InputError as e:
             return _invitation(site, request, token, sentence_of(e))
-        response = _begin(request, session)
+        try:
+            session = accounts.sign_in(site.db, invited.name, password, address=address_of(request))
+        except InputError as e:  # others at this address have tried too often; the password is set all the same
+            return site.page(request, "sign_in.html", status=429, name=invited.name, problem=sentence_of(e))
+        response = _begin(site, request, session)
         response.headers["location"] = "/instructions"
         return response
 
@@ -150,9 +159,10 @@ def _go(address: str) -> Response:
     return RedirectResponse(address, 303)
 
 
-def _begin(request: Request, token: str) -> Response:
+def _begin(site: Site, request: Request, token: str) -> Response:
     response = _go("/")
     security.begin_session(request, response, token, SESSION_S)
+    security.remember_browser(request, response, accounts.known_browser(site.db, token))
     return response
 
 

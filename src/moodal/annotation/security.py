@@ -21,8 +21,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from moodal.annotation.accounts import network_of
+
 SESSION_COOKIE = "moodal_session"
 FORM_COOKIE = "moodal_form"  # before there is a session, forms are bound to this one
+KNOWN_COOKIE = "moodal_known"  # this browser has been in: see ``accounts.sign_in``
+KNOWN_S = 365 * 86_400.0
 MAX_BODY = 64 * 1024  # bytes of a form
 MAX_UPLOAD = 8 * 1024 * 1024  # of a table that a lead brings
 UPLOADS = "/lead/gold"
@@ -98,7 +102,7 @@ class Guard:
         try:
             await answer(scope, _bounded(receive, _limit(scope)), out)
         except Exception:  # here and not further out, where the answer would go without its headers
-            log.exception("%s %s", scope["method"], scope["path"])
+            log.exception("%s %s", scope["method"], loggable(scope["path"]))
             if has_begun:
                 raise
             await self._refuse(scope, 500, "Something went wrong here, and was written down.")(scope, receive, out)
@@ -106,7 +110,7 @@ class Guard:
     def _problem(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         if self._hosts and _host_name(headers.get("host", "")) not in self._hosts:
             return 400, "These pages are not reached under this name."
-        address = scope["client"][0] if scope.get("client") else ""
+        address = network_of(scope["client"][0]) if scope.get("client") else ""
         credential = credential_of(Request(scope))
         if not self._per_address.allows(address) or (credential and not self._per_session.allows(_hash(credential))):
             return 429, "Too many requests; wait a moment and try again."
@@ -117,6 +121,11 @@ class Guard:
         if scope["method"] in WRITES and not _is_ours(headers):
             return 403, "This form does not come from these pages."
         return None
+
+
+def loggable(path: str) -> str:
+    """A path as it may stand in a log: without the token of an invitation, and in one line."""
+    return repr("/invitation/..." if path.startswith("/invitation/") else path[:200])
 
 
 def _limit(scope: Scope) -> int:
@@ -191,6 +200,10 @@ def begin_form_cookie(request: Request, response: Response, value: str) -> None:
 
 def begin_session(request: Request, response: Response, token: str, max_age_s: float) -> None:
     _set_cookie(request, response, SESSION_COOKIE, token, round(max_age_s))
+
+
+def remember_browser(request: Request, response: Response, known: str) -> None:
+    _set_cookie(request, response, KNOWN_COOKIE, known, round(KNOWN_S))
 
 
 def end_session(request: Request, response: Response) -> None:

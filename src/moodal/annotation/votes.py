@@ -181,6 +181,6 @@ def seconds_of(value: Any) -> float | None:
         return None
     try:
         seconds = float(value)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         raise InputError(f"{value!r} is no number of seconds") from None
     return None if math.isnan(seconds) else seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,6 +12,8 @@ from sqlalchemy.orm import Session
 
 from moodal.annotation.board import BIT, DAY_S, Board
 from moodal.annotation.schema import AssignmentRow
+
+AWAITED = 5  # names in a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,23 @@ def shortage(board: Board) -> str | None:
     return (
         f"Not every clip can get its {s.labels_per_clip} labels in each condition from different people: that takes "
         f"{needed} people, and some clips have too few left; invite {people}{gap}."
+    )
+
+
+def awaited(board: Board, names: Mapping[int, str], *, after_singles: bool, now: float) -> str | None:
+    """For the lead: for whom all that is left now waits, where more than half have nothing to do; None: they have."""
+    ids = {row: person_id for person_id, row in board.people.items()}
+    able = [
+        names[ids[row]]
+        for row in board.crew
+        if any(board.eligible(row, c, after_singles=after_singles, now=now).any() for c in board.settings.conditions)
+    ]
+    if not able or 2 * len(able) > len(board.crew):
+        return None
+    who = f"{', '.join(able[:AWAITED])} and {len(able) - AWAITED} others" if len(able) > AWAITED else ", ".join(able)
+    return (
+        f"What is left now is only for {who}; the others wait. If somebody does not come back, close that account: "
+        "then this page says how many people to invite."
     )
 
 
