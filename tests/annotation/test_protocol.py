@@ -708,6 +708,37 @@ def test_settings_that_would_break_labels_are_refused(sqlite, project, change, s
     assert project_settings(sqlite) == AnnotationSettings(conditions=("audio", "full"))
 
 
+def test_no_pass_begins_after_a_whole_clip_was_only_seen(sqlite, project):
+    (person,) = project(sqlite, clips=1, crew=1, text="Hello.", conditions=("full",), labels_per_clip=1)
+    next_assignment(sqlite, person)
+    release(sqlite, person)
+    wider = AnnotationSettings(conditions=("text", "full"), labels_per_clip=1)
+    with pytest.raises(InputError, match="already seen full clips"):
+        prepare(sqlite, make_clips(1, text="Hello."), wider)
+
+
+def test_clips_that_come_later_wait_for_no_whole_clip_and_are_met_blindly(sqlite, project):
+    crew = project(sqlite, clips=4)
+    for _ in range(40):
+        for person in crew:
+            work(sqlite, person, 1)
+        if any(row[1] == "full" for row in given_labels(sqlite)):
+            break
+    before = len(given_labels(sqlite))
+    prepare(sqlite, make_clips(8), AnnotationSettings())
+    for _ in range(60):
+        for person in crew:
+            work(sqlite, person, 1)
+    check_complete(sqlite, 8, 2, ("audio", "vision", "full"))
+    met = defaultdict(list)
+    for clip, condition, person in given_labels(sqlite):
+        met[clip, person].append(condition)
+    assert all(c[-1] == "full" and len(c) <= 2 for c in met.values() if len(c) > 1)
+    later = given_labels(sqlite)[before:]
+    first_full = next(i for i, row in enumerate(later) if row[1] == "full")
+    assert sum(row[1] != "full" for row in later[:first_full]) == 4 * 4
+
+
 def test_settings_that_break_nothing_may_change(sqlite, project):
     crew = project(sqlite, clips=2, crew=4)
     work(sqlite, crew[0], 1)

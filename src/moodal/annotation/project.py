@@ -79,6 +79,9 @@ def _check_settings(session: Session, old: AnnotationSettings, new: AnnotationSe
     given = session.execute(select(a.condition, func.count()).group_by(a.condition)).all()
     seats = session.scalar(select(func.max(a.seat)).where(a.round == "main"))
     check_change(old, new, dict(given), 0 if seats is None else seats + 1)
+    seen_whole = exists().where(Returned.condition == "full", Returned.round == "main")  # and given back unanswered
+    if set(new.single) - set(old.single) and session.scalar(select(seen_whole)):
+        raise InputError("no condition can be added: people have already seen full clips")
 
 
 def _add(session: Session, project: Project, rows: list[dict[str, Any]]) -> int:
