@@ -22,9 +22,10 @@ from moodal.annotation.exchange import (
     written_cell,
 )
 from moodal.annotation.lead import GoldLabel, adjudicate, set_gold
+from moodal.annotation.lead_pages import read_gold
 from moodal.annotation.protocol import Finished, next_assignment, prepare, project_settings
 from moodal.annotation.settings import AnnotationSettings
-from moodal.annotation.votes import read_votes_of
+from moodal.annotation.votes import read_votes_of, seconds_of
 from moodal.labels.votes import read_votes
 from moodal.types import InputError
 
@@ -285,3 +286,14 @@ def test_a_project_without_labels_is_an_empty_table(sqlite, project, tmp_path):
     assert export_label_studio(sqlite, tmp_path / "ls.json") == 0
     assert json.loads((tmp_path / "ls.json").read_text()) == []
     assert project_settings(sqlite) == AnnotationSettings()
+
+
+@pytest.mark.parametrize("value", [10**400, [2.0], {"s": 2}])
+def test_a_time_that_is_no_number_is_one_sentence(value):
+    with pytest.raises(InputError, match="no number of seconds"):
+        seconds_of(value)
+
+
+def test_gold_is_read_as_votes_are_written():
+    (gold,) = read_gold(b"clip,condition,label\n'-intro_0001,audio,sad\n")
+    assert gold.clip_id == "-intro_0001"
