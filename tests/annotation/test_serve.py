@@ -7,13 +7,14 @@ import socket
 from dataclasses import replace
 
 import pytest
-from tests.annotation.projects import CHEAP, PASSWORD, make_clips, make_folder, open_folder
+from tests.annotation.projects import CHEAP, PASSWORD, make_clips, make_folder, make_video, open_folder
 
 from moodal.annotation import accounts
 from moodal.annotation.protocol import project_settings
 from moodal.annotation.serve import AnnotateOptions, address_of, host_names, invite, listening, prepare_folder, serve
 from moodal.annotation.settings import AnnotationSettings
 from moodal.data.clips import read_clips, write_clips, write_recipe
+from moodal.files import fingerprint
 from moodal.types import InputError
 
 AUDIO = AnnotationSettings(conditions=("audio",), labels_per_clip=1)
@@ -73,6 +74,15 @@ def test_what_is_cut_can_be_labelled_and_what_fails_is_told(folder, db):
     again = prepare_folder(folder, db, AnnotateOptions(workers=1))  # the settings of the project stay
     assert (again.clips, again.new) == (2, 0)
     assert project_settings(db) == AUDIO
+
+
+def test_a_video_that_was_replaced_since_the_screening_is_not_cut(folder, db):
+    video = folder.parent / "videos" / "episode.mp4"
+    write_clips(folder, read_clips(folder), {"episode.mp4": fingerprint(video)})
+    assert prepare_folder(folder, db, AnnotateOptions(settings=AUDIO)).clips
+    make_video(video, 5)
+    with pytest.raises(InputError, match=r"episode\.mp4 is another file now than the one that was screened"):
+        prepare_folder(folder, db, AnnotateOptions(settings=AUDIO))
 
 
 def test_where_words_are_labelled_clips_without_them_are_left_out(tmp_path):

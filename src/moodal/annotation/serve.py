@@ -21,7 +21,7 @@ from moodal.annotation.exchange import export_votes, import_votes
 from moodal.annotation.label_studio import export_label_studio, import_label_studio
 from moodal.annotation.protocol import prepare, project_settings
 from moodal.annotation.settings import AnnotationSettings
-from moodal.data.clips import read_clips, recipe_videos
+from moodal.data.clips import changed_videos, read_clips, recipe_videos
 from moodal.types import InputError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -89,6 +89,11 @@ def prepare_folder(
     settings = options.settings or _settings_there(database)
     videos = recipe_videos(folder)
     passed = refuse_without_clips(read_clips(folder), folder)
+    if changed := changed_videos(folder / "clips.parquet", videos, [c.video for c in passed]):
+        raise InputError(
+            f"{videos / changed[0]} is another file now than the one that was screened; bring it back, or begin a "
+            "new recipe folder"
+        )
     speechless = tuple(c.id for c in passed if "text" in settings.conditions and not (c.text or "").strip())
     wanted = [c for c in passed if c.id not in set(speechless)]
     cuts = cut_clips(
