@@ -217,6 +217,8 @@ def step_settings(kind: type, meaning: dict[str, str]) -> str:
 
 def _shown(f: Field[object]) -> str:
     value = f.default if f.default is not MISSING else None
+    if isinstance(value, float):
+        value = f"{value:.4g}"
     text = ",".join(value) if isinstance(value, tuple) else _value(value)
     return f"`{text}`" if value is not None else ""
 
