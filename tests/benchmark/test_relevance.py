@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from moodal.batch import Batch, Ragged
 from moodal.benchmark.relevance import measure_relevance
-from moodal.benchmark.relevance_estimates import removals, split_by_agreement, trend
+from moodal.benchmark.relevance_estimates import exchanged, removals, split_by_agreement, trend
 from moodal.benchmark.relevance_printing import as_markdown, as_text, write_relevance
 from moodal.benchmark.relevance_probes import (
     NOISE,
@@ -36,15 +36,20 @@ from moodal.benchmark.relevance_statistics import Estimate, Resamples, auroc_of,
 from moodal.config import Settings
 from moodal.data.simulate import read_truth, simulate_sdme
 from moodal.data.store import FeatureSpec, new_dataset, read_dataset
-from moodal.experiment import Run
+from moodal.experiment import Run, load_model
 from moodal.files import write_json
 from moodal.models import FusionModel, Output
+from moodal.training.loop import predict
 from moodal.training.plan import benchmark_facts, plan_experiments
 from moodal.training.runs import train_run
 from moodal.types import MODALITIES, InputError, Task, Utterance
 
 QUICK = {"epochs": "2", "hidden": "8", "batch_size": "32"}
-ESTIMATES = {"auroc", "oracle_auroc", "spearman", "mean", "change", "falls", "share", "cost", "saved"}
+ESTIMATES = {"auroc", "oracle_auroc", "spearman", "mean", "change", "falls", "share", "cost", "saved"} | {
+    "loss",
+    "exchanged",
+    "equal",
+}
 
 
 def train_into(root, folder, names, seeds=2, task=None):
@@ -231,6 +236,29 @@ def test_removing_a_modality_of_no_relevance_changes_nothing():
     shares = removals(before.relevance[None], np.ones((60, 3), dtype=bool))
     np.testing.assert_allclose((after * shares["lowest"][0][:, None]).sum(-1), before.logits, atol=1e-6)
     assert np.abs((after * shares["highest"][0][:, None]).sum(-1) - before.logits).max() > 0.1
+
+
+def test_an_exchange_moves_the_highest_and_the_lowest_of_what_is_present():
+    r = np.array([[[0.2, 0.7, 0.1], [0.5, 0.0, 0.3], [0.4, 0.0, 0.0]]])
+    present = np.array([[True, True, True], [True, False, True], [True, False, False]])
+    assert exchanged(r, present).tolist() == [[[0.2, 0.1, 0.7], [0.3, 0.0, 0.5], [0.4, 0.0, 0.0]]]
+
+
+def test_what_an_exchange_costs_is_that_of_a_slow_loop(report, trained, sdme):
+    data = read_dataset(sdme)
+    batch = data.batch.select(data.index(split="test"))
+    lost = []
+    for seed in (0, 1):
+        output = predict(model := load_model(trained / "mre" / f"seed-{seed}"), model.pool(batch))
+        for i in range(len(batch)):
+            p = [float(output.unimodal_logits[m][i].softmax(0)[batch.labels[i]]) for m in model.modalities]
+            own = output.relevance[i].tolist()
+            other = list(own)
+            low, high = own.index(min(own)), own.index(max(own))
+            other[low], other[high] = own[high], own[low]
+            mean = [sum(w * x for w, x in zip(r, p, strict=True)) / sum(r) for r in (own, other)]
+            lost.append(math.log(mean[0]) - math.log(mean[1]))
+    assert one(report.exchange, model="mre").exchanged.value == pytest.approx(np.mean(lost), abs=1e-5)
 
 
 def test_removals_take_present_modalities_only():
@@ -502,9 +530,18 @@ def test_a_model_that_answers_differently_today_is_said(trained, report, tmp_pat
 
 def test_the_report_is_json_with_the_promised_names(report):
     found = json.loads(json.dumps(report.as_dict(), allow_nan=False))
-    assert {"dataset", "protocol", "verdict", "rows", "response", "monotone", "deletion", "agreement", "notes"} == set(
-        found
-    )
+    assert {
+        "dataset",
+        "protocol",
+        "verdict",
+        "rows",
+        "response",
+        "monotone",
+        "deletion",
+        "exchange",
+        "agreement",
+        "notes",
+    } == set(found)
     names = {"model", "modality", "auroc", "low", "high", "oracle_auroc", "mean", "spearman", "num_runs", "num_clips"}
     assert names <= set(found["rows"][0])
     row = found["rows"][0]
@@ -528,7 +565,7 @@ def test_everything_is_written_and_the_page_loads_nothing(report, tmp_path):
     assert "<script" not in page
     svg = (tmp_path / "relevance" / "figures" / "signal.svg").read_bytes()
     assert base64.b64encode(svg).decode() in page
-    assert page.count("<table>") == 4
+    assert page.count("<table>") == 5
 
 
 def test_tables_say_the_verdict_and_every_row(report):
@@ -536,5 +573,5 @@ def test_tables_say_the_verdict_and_every_row(report):
         assert "MRE" in text
         assert "test" in text
         assert report.verdict[0] in text
-    assert sum(line.startswith("| MRE | ") for line in as_markdown(report).splitlines()) == 3 + 3 + 1 + 1
+    assert sum(line.startswith("| MRE | ") for line in as_markdown(report).splitlines()) == 3 + 3 + 1 + 1 + 1
     assert len(report.verdict) == 2

@@ -1,13 +1,12 @@
 """Does relevance deserve its name? What a model says of how much a modality counts, against what can be known of it.
 
-Five questions, each asked of the test utterances of every seed and fold, with saved models and saved predictions:
+Six questions, each asked of the test utterances of every seed and fold, with saved models and saved predictions:
 ``rows`` whether relevance is higher where a modality's own label agrees with the utterance's, and lower where a model
 of this modality alone is wrong; ``response`` and ``monotone`` whether it falls when the modality is given to another
-class, made noisy or silenced; ``deletion`` whether what it calls irrelevant can be spared; ``agreement`` how right a
-model is where modalities agree and where they do not.
-
-A sixth, the answer under relevances that were exchanged by force, has no meaning for every model: no model of the zoo
-takes relevance from outside. It is left out.
+class, made noisy or silenced; ``deletion`` whether what it calls irrelevant can be spared; ``exchange`` what is lost
+when the relevances of two modalities change places, in the mean of what the model says of each modality alone (no model
+of the zoo takes relevance from outside, so the whole model cannot be asked); ``agreement`` how right a model is where
+modalities agree and where they do not.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from moodal.benchmark.relevance_estimates import (
     Facts,
     agreements_of,
     deletions_of,
+    exchanges_of,
     monotone_of,
     responses_of,
     rows_of,
@@ -89,6 +89,7 @@ def _measure(
         response=tuple(row for m in chosen for row in responses_of(m, said[m.name], facts, draws)),
         monotone=tuple(row for m in chosen for row in monotone_of(m, said[m.name], facts, draws)),
         deletion=tuple(row for m in chosen for row in deletions_of(m, said[m.name], facts, results, draws)),
+        exchange=tuple(row for m in chosen for row in exchanges_of(m, said[m.name], facts, results, draws)),
         agreement=agreement,
         verdict=(),
         protocol=_protocol(results, facts, draws, by),
@@ -235,7 +236,7 @@ def _ask_all(
     """Every model's every seed, fold by fold, on the clips as they are and under every condition."""
     fold_of = {u.id: u.fold for u in data.utterances}
     classes, num = torch.from_numpy(_classes(results)), len(results.ids)
-    answers = {m.name: Answers({}, {}, {}) for m in chosen}
+    answers = {m.name: Answers({}, {}, {}, {}) for m in chosen}
     for fold in _folds(results):
         rows = [i for i, name in enumerate(results.ids) if fold is None or fold_of[name] == fold]
         index = torch.tensor(rows)
@@ -314,6 +315,8 @@ def _protocol(results: Results, facts: Facts, draws: Resamples, by: str) -> tupl
         "A test is passed where intervals exclude chance in every modality: AUROC above 0.5, Spearman below 0, falling "
         "with rising noise and, in more than half of the utterances, for features of another class; that of removal, "
         "where the lowest costs less than a random one.",
-        "Not measured: answers under relevances exchanged by force, because no model takes them from outside.",
+        "Exchange: the model's own answers to each modality alone, averaged with its relevance as weights; then with "
+        "the highest and the lowest weight of each utterance exchanged, and with equal weights. No model takes it "
+        "from outside, so its own fusion cannot be asked this.",
     )
     return tuple(s for s in said if s)

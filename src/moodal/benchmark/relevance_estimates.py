@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 
 from moodal.benchmark.comparison import main_metric
 from moodal.benchmark.relevance_probes import NOISE, SILENCE, STRENGTHS, Condition, Said, conditions
@@ -18,6 +19,7 @@ from moodal.benchmark.relevance_report import (
     RANDOM,
     Agreement,
     Deletion,
+    Exchange,
     Monotone,
     Response,
     Row,
@@ -33,20 +35,24 @@ CLEAN = Condition("", "none")
 
 @dataclass(frozen=True)
 class Answers:
-    """One model on all N test utterances, by condition: (R, N, C) logits, (R, N, M) relevance, and which utterances the
-    condition concerns, (N,) bool."""
+    """One model on all N test utterances, by condition: (R, N, C) logits, (R, N, M) relevance, which utterances the
+    condition concerns, (N,) bool, and (R, N, M, C) logits of each modality alone, of the clips as they are."""
 
     logits: dict[Condition, Array]
     relevance: dict[Condition, Array]
     concerned: dict[Condition, npt.NDArray[np.bool_]]
+    alone: dict[Condition, Array]
 
     def keep(
         self, c: Condition, shape: tuple[int, int], run: int, rows: list[int], said: Said, who: npt.NDArray[np.bool_]
     ) -> None:
         """Put what one run says of ``rows`` in its place among ``shape`` (R, N)."""
-        for kept, found in ((self.logits, said.logits), (self.relevance, said.relevance)):
+        pairs = [(self.logits, said.logits), (self.relevance, said.relevance)]
+        if c == CLEAN and said.alone is not None:
+            pairs.append((self.alone, said.alone))
+        for kept, found in pairs:
             if c not in kept:
-                kept[c] = np.full((*shape, found.shape[1]), np.nan)
+                kept[c] = np.full((*shape, *found.shape[1:]), np.nan)
             kept[c][run, rows] = found
         self.concerned.setdefault(c, np.zeros(shape[1], dtype=bool))[rows] = who
 
@@ -198,6 +204,41 @@ def removals(relevance: Array, present: npt.NDArray[np.bool_]) -> dict[str, Arra
         HIGHEST: np.eye(size)[np.where(there, relevance, -np.inf).argmax(-1)],
         ALWAYS: np.eye(size)[np.where(there, average, np.inf).argmin(-1)],
     }
+
+
+def exchanges_of(m: ModelResult, said: Answers, facts: Facts, results: Results, draws: Resamples) -> list[Exchange]:
+    """Classes only, and models that say something of each modality alone."""
+    if CLEAN not in said.alone or not results.task.classes:
+        return []
+    present = np.stack([facts.present[k] for k in m.modalities], axis=1)  # (N, M)
+    r = np.where(present, said.relevance[CLEAN], 0.0)  # (R, N, M)
+    right = softmax(said.alone[CLEAN], axis=-1)[:, np.arange(len(results.y)), :, results.y].transpose(1, 0, 2)
+    some = present.sum(1) > 1  # of one modality there is nothing to exchange
+    loss = {
+        name: np.where(some, -np.log(np.clip((w * right).sum(-1) / np.maximum(w.sum(-1), 1e-12), 1e-12, None)), np.nan)
+        for name, w in (("own", r), ("exchanged", exchanged(r, present)), ("equal", present * np.ones_like(r)))
+    }
+    return [
+        Exchange(
+            m.name,
+            draws.estimate(mean_of(loss["own"])),
+            draws.estimate(mean_of(loss["exchanged"] - loss["own"])),
+            draws.estimate(mean_of(loss["equal"] - loss["own"])),
+            int(some.sum()),
+            len(m.seeds),
+        )
+    ]
+
+
+def exchanged(relevance: Array, present: npt.NDArray[np.bool_]) -> Array:
+    """The highest and the lowest relevance of each utterance's present modalities in each other's place: (R, N, M)."""
+    there = np.broadcast_to(present, relevance.shape)
+    low = np.where(there, relevance, np.inf).argmin(-1)[..., None]
+    high = np.where(there, relevance, -np.inf).argmax(-1)[..., None]
+    other = relevance.copy()
+    np.put_along_axis(other, low, np.take_along_axis(relevance, high, -1), -1)
+    np.put_along_axis(other, high, np.take_along_axis(relevance, low, -1), -1)
+    return other
 
 
 def _points(logits: Array, results: Results) -> Array:

@@ -32,6 +32,7 @@ TITLES = {
     "signal": "Is relevance higher where a modality is right?",
     "response": "Does it fall when a modality is spoilt?",
     "deletion": "Can what it calls irrelevant be spared?",
+    "exchange": "What if the relevances of two modalities changed places?",
     "agreement": "Where modalities agree, and where they conflict",
 }
 KEYS = {
@@ -42,6 +43,8 @@ KEYS = {
     "silence a model must say 0.",
     "deletion": "The score without one modality of each utterance, in percent where it is accuracy; the last columns "
     "say how much less it costs to remove the lowest: above 0 is better.",
+    "exchange": "Log-loss of the model's answers to each modality alone, weighted by relevance, and how much more it "
+    "is with the highest and lowest weight exchanged, or all weights equal: above 0 is better.",
     "agreement": "Accuracy in percent.",
 }
 
@@ -91,6 +94,7 @@ def tables(report: RelevanceReport) -> dict[str, Grid]:
         "signal": _signal,
         "response": _response,
         "deletion": _deletion,
+        "exchange": _exchange,
         "agreement": _agreement,
     }
     grids_ = {name: make(report) for name, make in makers.items()}
@@ -145,6 +149,19 @@ def _deletion(report: RelevanceReport) -> Grid:
         saved = [_with_range(found[k].saved, metric, sign=True) for k in (RANDOM, ALWAYS)]
         rows.append([report.titles[model], *(_one(found[k].mean, metric) for k in REMOVED), *saved])
     return Grid(header, rows)
+
+
+def _exchange(report: RelevanceReport) -> Grid:
+    rows = [
+        [
+            report.titles[r.model],
+            _with_range(r.loss, PLAIN),
+            _with_range(r.exchanged, PLAIN, sign=True),
+            _with_range(r.equal, PLAIN, sign=True),
+        ]
+        for r in report.exchange
+    ]
+    return Grid(["model", "nll weighted by relevance", "exchanged", "equal weights"], rows)
 
 
 def _agreement(report: RelevanceReport) -> Grid:

@@ -40,10 +40,12 @@ def conditions(modalities: Sequence[str]) -> list[Condition]:
 
 @dataclass(frozen=True)
 class Said:
-    """Of one model on B utterances. logits: (B, C); relevance: (B, M), float64."""
+    """Of one model on B utterances. logits: (B, C); relevance: (B, M); alone: (B, M, C) what it says of each modality
+    alone, as logits, or None where it does not; float64."""
 
     logits: Array
     relevance: Array
+    alone: Array | None = None
 
 
 def perturbed(
@@ -84,7 +86,9 @@ def ask(models: Sequence[FusionModel], batch: Batch) -> list[Said]:
             pooled[how] = model.pool(batch)
         output = predict(model, pooled[how])
         assert output.relevance is not None
-        found.append(Said(output.logits.double().numpy(), output.relevance.double().numpy()))
+        each = [output.unimodal_logits[m] for m in model.modalities if m in output.unimodal_logits]
+        alone = torch.stack(each, dim=1).double().numpy() if len(each) == len(model.modalities) else None
+        found.append(Said(output.logits.double().numpy(), output.relevance.double().numpy(), alone))
     return found
 
 

@@ -81,6 +81,20 @@ class Deletion:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """Log-loss of the mean of what a model says of each modality alone, weighted by its relevance. exchanged: how much
+    more it is when the highest and the lowest relevance of each clip change places; equal: when all count the same.
+    Above 0, relevance is worth something."""
+
+    model: str
+    loss: Estimate | None
+    exchanged: Estimate | None
+    equal: Estimate | None
+    num_clips: int
+    num_runs: int
+
+
+@dataclass(frozen=True)
 class Agreement:
     """Accuracy on a part of the test utterances. subset: "agree" or "conflict"; by: "labels" (each modality's own) or
     "unimodal" (what models of one modality alone predict)."""
@@ -103,6 +117,7 @@ class RelevanceReport:
     response: tuple[Response, ...]
     monotone: tuple[Monotone, ...]
     deletion: tuple[Deletion, ...]
+    exchange: tuple[Exchange, ...]
     agreement: tuple[Agreement, ...]
     verdict: tuple[str, ...]
     protocol: tuple[str, ...]
@@ -119,6 +134,7 @@ class RelevanceReport:
             "response": [_flat(x) for x in self.response],
             "monotone": [_flat(x) for x in self.monotone],
             "deletion": [_flat(x) for x in self.deletion],
+            "exchange": [_flat(x) for x in self.exchange],
             "agreement": [_flat(x) for x in self.agreement],
             "notes": list(self.notes),
         }
