@@ -75,7 +75,7 @@ class MREPlus(Discriminant):
     def __init__(self, dims: Mapping[str, int], task: Task, **options: Any) -> None:
         super().__init__(dims, task, **options)
         classes = task.num_outputs
-        self.register_buffer("some_agree", torch.ones((), dtype=torch.bool))
+        self.register_buffer("some_agree", torch.ones(()))  # 1 or 0
         for m, dim in self.dims.items():
             self.register_buffer(f"precision_{m}", torch.eye(dim, dtype=torch.float64))
             self.register_buffer(f"transition_{m}", torch.eye(classes, dtype=torch.float64))
