@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from moodal.annotation.answers import Answer
 from moodal.annotation.database import Database
 from moodal.annotation.following import following_board
-from moodal.annotation.schema import AnswerRow, AssignmentRow, ClipRow
+from moodal.annotation.schema import AnswerRow, AssignmentRow
 from moodal.annotation.settings import CONDITIONS, AnnotationSettings
 
 Array = npt.NDArray[Any]
@@ -124,8 +124,3 @@ def following_ballots(db: Database, session: Session) -> Iterator[Ballots]:
             ballots = db.memory["ballots"] = Ballots(board.settings, board.num_clips, board.revision)
         ballots.refresh(session)
         yield ballots
-
-
-def clip_names(session: Session) -> list[str]:
-    """The name of each clip by its number."""
-    return list(session.scalars(select(ClipRow.id).order_by(ClipRow.number)))

@@ -22,8 +22,9 @@ from moodal.data.table import LABELS, SCORES, Clips, assemble, utterances_from_c
 from moodal.extraction.items import Source
 from moodal.extraction.ledger import TRIES, Entry, Failures, counts, write_ledger
 from moodal.extraction.manifest import SOUND, Manifest, read_manifest
-from moodal.extraction.pool import RAISED, Outcome, run_jobs
+from moodal.extraction.pool import Outcome, run_jobs
 from moodal.extraction.ray_engine import needs_ray, ray_cluster
+from moodal.extraction.tries import run_tries
 from moodal.extraction.work import (
     DONE,
     FAILED,
@@ -215,38 +216,19 @@ def _work(
     there = {p for folder in {j.part.parent for j in jobs} for p in folder.iterdir()}
     found = {j.part: read_part(j.part) if j.part in there else None for j in jobs}
     todo = [j for j in jobs if not _is_good(found[j.part]) and failures.tries(j.part.stem) < TRIES]
-    done, under_way = len(jobs) - len(todo), set[str]()
+    before = len(jobs) - len(todo)
 
-    def show() -> None:
+    def show(done: int, under_way: str) -> None:
         if on_change:
-            on_change(done, len(jobs), "  ".join(sorted(under_way)))
+            on_change(before + done, len(jobs), under_way)
 
-    def begin(job: Job) -> None:
-        under_way.add(job.source.video)
-        show()
-
-    with _engine(options, todo) as run:
-        while todo:
-            again = []
-            for outcome in run(extract_source, todo, limit_s=lambda j: _limit_s(j, options), on_start=begin):
-                key = outcome.job.part.stem
-                under_way.discard(outcome.job.source.video)
-                if outcome.value:  # our own disk
-                    raise InputError(outcome.value)
-                if outcome.problem:
-                    failures.record(key, outcome.job.source.video, outcome.problem)
-                    log.warning("%s: %s", outcome.job.source.video, outcome.problem)
-                    # what says why it cannot be read will say so again; a process may have died for other reasons
-                    if outcome.kind != RAISED and failures.tries(key) < TRIES:
-                        again.append(outcome.job)
-                        continue
-                else:
-                    found[outcome.job.part] = said = read_part(outcome.job.part)
-                    if not _is_good(said):
-                        failures.record(key, outcome.job.source.video, _problem(said))
-                done += 1
-                show()
-            todo = again
+    with _engine(options, todo) as engine:
+        run = partial(engine, extract_source, limit_s=lambda j: _limit_s(j, options))
+        for outcome in run_tries(run, todo, failures, lambda j: (j.part.stem, j.source.video), show):
+            if not outcome.problem:
+                found[outcome.job.part] = said = read_part(outcome.job.part)
+                if not _is_good(said):
+                    failures.record(outcome.job.part.stem, outcome.job.source.video, _problem(said))
     return found
 
 

@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from moodal.data.clips import Shot, begun_with, video_prints, write_recipe, writ
 from moodal.extraction.items import Source
 from moodal.extraction.ledger import TRIES, Failures
 from moodal.extraction.manifest import read_manifest
-from moodal.extraction.pool import RAISED, run_jobs
+from moodal.extraction.pool import run_jobs
+from moodal.extraction.tries import run_tries
 from moodal.files import only_one, read_json, write_atomic
 from moodal.media.shots import checked_threshold
 from moodal.screening.shots_work import Job, find_in_video
@@ -191,36 +193,16 @@ def _size_and_time(file: Path) -> list[int]:
 def _work(jobs: Sequence[Job], failures: Failures, options: ShotOptions, on_change: OnChange | None) -> None:
     """Every job that is not done yet; one whose process hung or died is tried again, after all others."""
     todo = [job for job in jobs if not job.part.exists() and failures.tries(job.part.stem) < TRIES]
-    done, under_way = len(jobs) - len(todo), set[str]()
+    before = len(jobs) - len(todo)
 
-    def show() -> None:
+    def show(done: int, under_way: str) -> None:
         if on_change:
-            on_change(done, len(jobs), "  ".join(sorted(under_way)))
-
-    def begin(job: Job) -> None:
-        under_way.add(job.source.video)
-        show()
+            on_change(before + done, len(jobs), under_way)
 
     workers = max(1, min(options.workers or os.cpu_count() or 1, len(todo)))
-    while todo:
-        again = []
-        for outcome in run_jobs(
-            find_in_video, todo, workers=workers, limit_s=lambda j: _limit_s(j, options), on_start=begin
-        ):
-            key, video = outcome.job.part.stem, outcome.job.source.video
-            under_way.discard(video)
-            if outcome.value:  # our own disk
-                raise InputError(outcome.value)
-            if outcome.problem:
-                failures.record(key, video, outcome.problem)
-                log.warning("%s: %s", video, outcome.problem)
-                # what says why it cannot be read will say so again; a process may have died for other reasons
-                if outcome.kind != RAISED and failures.tries(key) < TRIES:
-                    again.append(outcome.job)
-                    continue
-            done += 1
-            show()
-        todo = again
+    run = partial(run_jobs, find_in_video, workers=workers, limit_s=lambda j: _limit_s(j, options))
+    for _ in run_tries(run, todo, failures, lambda j: (j.part.stem, j.source.video), show):
+        pass  # what it found is in its part
 
 
 def _limit_s(job: Job, options: ShotOptions) -> float:

@@ -6,13 +6,15 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from moodal.extraction.ledger import TRIES, Entry, Failures
-from moodal.extraction.pool import RAISED, run_jobs
+from moodal.extraction.pool import run_jobs
+from moodal.extraction.tries import run_tries
 from moodal.screening.measures import VERSIONS, measure
 from moodal.screening.parts import Job, Parts, Record, Span
-from moodal.types import InputError, Segment
+from moodal.types import Segment
 
 OnChange = Callable[[int, int, str], None]  # how many videos are done, of how many, which are under way
 log = logging.getLogger(__name__)
@@ -64,38 +66,21 @@ class Workshop:
         for job in jobs:
             if job not in todo:
                 self._fail(stage, job, keys[job.video], "skipped")
-        done, under_way = total - len(todo), set[str]()
+        before = total - len(todo)
 
-        def change() -> None:
+        def show(done: int, under_way: str) -> None:
             if self.on_change:
-                self.on_change(done, total, f"{stage}: {'  '.join(sorted(under_way))}" if under_way else "")
+                self.on_change(before + done, total, f"{stage}: {under_way}" if under_way else "")
 
-        def begin(job: Job) -> None:
-            under_way.add(job.video)
-            change()
-
-        while todo:
-            again = []
-            workers = max(1, min(self.workers or os.cpu_count() or 1, len(todo)))
-            for outcome in run_jobs(measure, todo, workers=workers, limit_s=limit_s, on_start=begin):
-                job, key = outcome.job, keys[outcome.job.video]
-                under_way.discard(job.video)
-                if outcome.value:  # our own disk
-                    raise InputError(outcome.value)
-                if outcome.problem:
-                    self.failures.record(key, job.video, outcome.problem)
-                    log.warning("%s: %s", job.video, outcome.problem)
-                    # what says why it cannot be read will say so again; a process may have died for other reasons
-                    if outcome.kind != RAISED and self.failures.tries(key) < TRIES:
-                        again.append(job)
-                        continue
-                    self._fail(stage, job, key, "failed")
-                else:
-                    self.parts.add(job.part)
-                    self._note(stage, job.video, "done", "", key)
-                done += 1
-                change()
-            todo = again
+        workers = max(1, min(self.workers or os.cpu_count() or 1, len(todo)))
+        run = partial(run_jobs, measure, workers=workers, limit_s=limit_s)
+        for outcome in run_tries(run, todo, self.failures, lambda j: (keys[j.video], j.video), show):
+            job, key = outcome.job, keys[outcome.job.video]
+            if outcome.problem:
+                self._fail(stage, job, key, "failed")
+            else:
+                self.parts.add(job.part)
+                self._note(stage, job.video, "done", "", key)
 
     def refuse(self, video: str, problem: str) -> None:
         """It is not looked at at all."""
